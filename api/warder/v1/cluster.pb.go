@@ -432,7 +432,7 @@ func (x *ListMembersResponse) GetMembers() []*Member {
 type CreateJoinTokenRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	// SHA-256 of the joining node's root key (SubjectPublicKeyInfo), as "sha256:" and hex.
+	// SHA-256 of the joining node's key in its HSM (SubjectPublicKeyInfo), as "sha256:" and hex.
 	HsmFingerprint string               `protobuf:"bytes,2,opt,name=hsm_fingerprint,json=hsmFingerprint,proto3" json:"hsm_fingerprint,omitempty"`
 	Ttl            *durationpb.Duration `protobuf:"bytes,3,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	unknownFields  protoimpl.UnknownFields
@@ -543,8 +543,9 @@ func (x *CreateJoinTokenResponse) GetExpiresAt() *timestamppb.Timestamp {
 }
 
 // JoinClusterRequest is what a node says of itself. The signature covers the
-// transcript: SHA-256 over "warder join v1" and then fields 1 to 11 in order,
-// each preceded by its length as a big-endian u32 (an enum as one byte).
+// transcript: SHA-256 over "warder join v1" and then fields 1 to 10 in order, each
+// preceded by its length as a big-endian u32 (the hash as its name, "SHA-1" or
+// "SHA-256"). The token's single use keeps a request from being sent again.
 type JoinClusterRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Token  string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -565,10 +566,8 @@ type JoinClusterRequest struct {
 	AuditPublicKey []byte `protobuf:"bytes,9,opt,name=audit_public_key,json=auditPublicKey,proto3" json:"audit_public_key,omitempty"`
 	// https://host:port, where clients reach the node.
 	ApiAddress string `protobuf:"bytes,10,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"`
-	// The joining node's clock: a far one is refused.
-	SignedAt *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=signed_at,json=signedAt,proto3" json:"signed_at,omitempty"`
 	// ECDSA by node_key over the transcript (ASN.1 DER).
-	Signature     []byte `protobuf:"bytes,12,opt,name=signature,proto3" json:"signature,omitempty"`
+	Signature     []byte `protobuf:"bytes,11,opt,name=signature,proto3" json:"signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -671,13 +670,6 @@ func (x *JoinClusterRequest) GetApiAddress() string {
 		return x.ApiAddress
 	}
 	return ""
-}
-
-func (x *JoinClusterRequest) GetSignedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.SignedAt
-	}
-	return nil
 }
 
 func (x *JoinClusterRequest) GetSignature() []byte {
@@ -1337,7 +1329,7 @@ const file_warder_v1_cluster_proto_rawDesc = "" +
 	"\x17CreateJoinTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x129\n" +
 	"\n" +
-	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\xd2\x04\n" +
+	"expires_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x91\x04\n" +
 	"\x12JoinClusterRequest\x12 \n" +
 	"\x05token\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x10(\x80 R\x05token\x12:\n" +
@@ -1357,9 +1349,8 @@ const file_warder_v1_cluster_proto_rawDesc = "" +
 	"\vapi_address\x18\n" +
 	" \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01(\x8e\x02R\n" +
-	"apiAddress\x12?\n" +
-	"\tsigned_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01R\bsignedAt\x12(\n" +
-	"\tsignature\x18\f \x01(\fB\n" +
+	"apiAddress\x12(\n" +
+	"\tsignature\x18\v \x01(\fB\n" +
 	"\xbaH\az\x05\x10\b\x18\x80\x01R\tsignature\"\xa7\x02\n" +
 	"\x13JoinClusterResponse\x12\x1d\n" +
 	"\n" +
@@ -1483,37 +1474,36 @@ var file_warder_v1_cluster_proto_depIdxs = []int32{
 	23, // 3: warder.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
 	22, // 4: warder.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	1,  // 5: warder.v1.JoinClusterRequest.root_key_hash:type_name -> warder.v1.OaepHash
-	22, // 6: warder.v1.JoinClusterRequest.signed_at:type_name -> google.protobuf.Timestamp
-	4,  // 7: warder.v1.JoinClusterResponse.members:type_name -> warder.v1.Member
-	21, // 8: warder.v1.RemoveMemberResponse.rotation:type_name -> warder.v1.RotationStatus
-	21, // 9: warder.v1.RotateRootResponse.rotation:type_name -> warder.v1.RotationStatus
-	21, // 10: warder.v1.RotateDataResponse.rotation:type_name -> warder.v1.RotationStatus
-	21, // 11: warder.v1.GetRotationResponse.rotation:type_name -> warder.v1.RotationStatus
-	2,  // 12: warder.v1.RotationStatus.kind:type_name -> warder.v1.RotationKind
-	3,  // 13: warder.v1.RotationStatus.phase:type_name -> warder.v1.RotationPhase
-	22, // 14: warder.v1.RotationStatus.started_at:type_name -> google.protobuf.Timestamp
-	22, // 15: warder.v1.RotationStatus.updated_at:type_name -> google.protobuf.Timestamp
-	5,  // 16: warder.v1.ClusterService.ListMembers:input_type -> warder.v1.ListMembersRequest
-	7,  // 17: warder.v1.ClusterService.CreateJoinToken:input_type -> warder.v1.CreateJoinTokenRequest
-	9,  // 18: warder.v1.ClusterService.JoinCluster:input_type -> warder.v1.JoinClusterRequest
-	11, // 19: warder.v1.ClusterService.RemoveMember:input_type -> warder.v1.RemoveMemberRequest
-	13, // 20: warder.v1.ClusterService.StepDown:input_type -> warder.v1.StepDownRequest
-	15, // 21: warder.v1.ClusterService.RotateRoot:input_type -> warder.v1.RotateRootRequest
-	17, // 22: warder.v1.ClusterService.RotateData:input_type -> warder.v1.RotateDataRequest
-	19, // 23: warder.v1.ClusterService.GetRotation:input_type -> warder.v1.GetRotationRequest
-	6,  // 24: warder.v1.ClusterService.ListMembers:output_type -> warder.v1.ListMembersResponse
-	8,  // 25: warder.v1.ClusterService.CreateJoinToken:output_type -> warder.v1.CreateJoinTokenResponse
-	10, // 26: warder.v1.ClusterService.JoinCluster:output_type -> warder.v1.JoinClusterResponse
-	12, // 27: warder.v1.ClusterService.RemoveMember:output_type -> warder.v1.RemoveMemberResponse
-	14, // 28: warder.v1.ClusterService.StepDown:output_type -> warder.v1.StepDownResponse
-	16, // 29: warder.v1.ClusterService.RotateRoot:output_type -> warder.v1.RotateRootResponse
-	18, // 30: warder.v1.ClusterService.RotateData:output_type -> warder.v1.RotateDataResponse
-	20, // 31: warder.v1.ClusterService.GetRotation:output_type -> warder.v1.GetRotationResponse
-	24, // [24:32] is the sub-list for method output_type
-	16, // [16:24] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	4,  // 6: warder.v1.JoinClusterResponse.members:type_name -> warder.v1.Member
+	21, // 7: warder.v1.RemoveMemberResponse.rotation:type_name -> warder.v1.RotationStatus
+	21, // 8: warder.v1.RotateRootResponse.rotation:type_name -> warder.v1.RotationStatus
+	21, // 9: warder.v1.RotateDataResponse.rotation:type_name -> warder.v1.RotationStatus
+	21, // 10: warder.v1.GetRotationResponse.rotation:type_name -> warder.v1.RotationStatus
+	2,  // 11: warder.v1.RotationStatus.kind:type_name -> warder.v1.RotationKind
+	3,  // 12: warder.v1.RotationStatus.phase:type_name -> warder.v1.RotationPhase
+	22, // 13: warder.v1.RotationStatus.started_at:type_name -> google.protobuf.Timestamp
+	22, // 14: warder.v1.RotationStatus.updated_at:type_name -> google.protobuf.Timestamp
+	5,  // 15: warder.v1.ClusterService.ListMembers:input_type -> warder.v1.ListMembersRequest
+	7,  // 16: warder.v1.ClusterService.CreateJoinToken:input_type -> warder.v1.CreateJoinTokenRequest
+	9,  // 17: warder.v1.ClusterService.JoinCluster:input_type -> warder.v1.JoinClusterRequest
+	11, // 18: warder.v1.ClusterService.RemoveMember:input_type -> warder.v1.RemoveMemberRequest
+	13, // 19: warder.v1.ClusterService.StepDown:input_type -> warder.v1.StepDownRequest
+	15, // 20: warder.v1.ClusterService.RotateRoot:input_type -> warder.v1.RotateRootRequest
+	17, // 21: warder.v1.ClusterService.RotateData:input_type -> warder.v1.RotateDataRequest
+	19, // 22: warder.v1.ClusterService.GetRotation:input_type -> warder.v1.GetRotationRequest
+	6,  // 23: warder.v1.ClusterService.ListMembers:output_type -> warder.v1.ListMembersResponse
+	8,  // 24: warder.v1.ClusterService.CreateJoinToken:output_type -> warder.v1.CreateJoinTokenResponse
+	10, // 25: warder.v1.ClusterService.JoinCluster:output_type -> warder.v1.JoinClusterResponse
+	12, // 26: warder.v1.ClusterService.RemoveMember:output_type -> warder.v1.RemoveMemberResponse
+	14, // 27: warder.v1.ClusterService.StepDown:output_type -> warder.v1.StepDownResponse
+	16, // 28: warder.v1.ClusterService.RotateRoot:output_type -> warder.v1.RotateRootResponse
+	18, // 29: warder.v1.ClusterService.RotateData:output_type -> warder.v1.RotateDataResponse
+	20, // 30: warder.v1.ClusterService.GetRotation:output_type -> warder.v1.GetRotationResponse
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_warder_v1_cluster_proto_init() }

@@ -228,6 +228,122 @@ func (x *InitClusterResponse) GetCommitment() []byte {
 	return nil
 }
 
+type SystemServiceJoinClusterRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The join token that an operator made for this node and its HSM.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Members to ask, as https://host:port.
+	Endpoints []string `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// The cluster's CA, which the members' certificates must be from.
+	CaCertificatePem string `protobuf:"bytes,3,opt,name=ca_certificate_pem,json=caCertificatePem,proto3" json:"ca_certificate_pem,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SystemServiceJoinClusterRequest) Reset() {
+	*x = SystemServiceJoinClusterRequest{}
+	mi := &file_warder_v1_system_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SystemServiceJoinClusterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SystemServiceJoinClusterRequest) ProtoMessage() {}
+
+func (x *SystemServiceJoinClusterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_warder_v1_system_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SystemServiceJoinClusterRequest.ProtoReflect.Descriptor instead.
+func (*SystemServiceJoinClusterRequest) Descriptor() ([]byte, []int) {
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SystemServiceJoinClusterRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *SystemServiceJoinClusterRequest) GetEndpoints() []string {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *SystemServiceJoinClusterRequest) GetCaCertificatePem() string {
+	if x != nil {
+		return x.CaCertificatePem
+	}
+	return ""
+}
+
+type SystemServiceJoinClusterResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// The commitment to the keyring's lineage, 32 bytes.
+	Commitment    []byte `protobuf:"bytes,2,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SystemServiceJoinClusterResponse) Reset() {
+	*x = SystemServiceJoinClusterResponse{}
+	mi := &file_warder_v1_system_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SystemServiceJoinClusterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SystemServiceJoinClusterResponse) ProtoMessage() {}
+
+func (x *SystemServiceJoinClusterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_warder_v1_system_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SystemServiceJoinClusterResponse.ProtoReflect.Descriptor instead.
+func (*SystemServiceJoinClusterResponse) Descriptor() ([]byte, []int) {
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SystemServiceJoinClusterResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *SystemServiceJoinClusterResponse) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
 type UnsealRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -236,7 +352,7 @@ type UnsealRequest struct {
 
 func (x *UnsealRequest) Reset() {
 	*x = UnsealRequest{}
-	mi := &file_warder_v1_system_proto_msgTypes[2]
+	mi := &file_warder_v1_system_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -248,7 +364,7 @@ func (x *UnsealRequest) String() string {
 func (*UnsealRequest) ProtoMessage() {}
 
 func (x *UnsealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warder_v1_system_proto_msgTypes[2]
+	mi := &file_warder_v1_system_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -261,7 +377,7 @@ func (x *UnsealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsealRequest.ProtoReflect.Descriptor instead.
 func (*UnsealRequest) Descriptor() ([]byte, []int) {
-	return file_warder_v1_system_proto_rawDescGZIP(), []int{2}
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{4}
 }
 
 type UnsealResponse struct {
@@ -273,7 +389,7 @@ type UnsealResponse struct {
 
 func (x *UnsealResponse) Reset() {
 	*x = UnsealResponse{}
-	mi := &file_warder_v1_system_proto_msgTypes[3]
+	mi := &file_warder_v1_system_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -285,7 +401,7 @@ func (x *UnsealResponse) String() string {
 func (*UnsealResponse) ProtoMessage() {}
 
 func (x *UnsealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warder_v1_system_proto_msgTypes[3]
+	mi := &file_warder_v1_system_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -298,7 +414,7 @@ func (x *UnsealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnsealResponse.ProtoReflect.Descriptor instead.
 func (*UnsealResponse) Descriptor() ([]byte, []int) {
-	return file_warder_v1_system_proto_rawDescGZIP(), []int{3}
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *UnsealResponse) GetSealed() bool {
@@ -316,7 +432,7 @@ type SealRequest struct {
 
 func (x *SealRequest) Reset() {
 	*x = SealRequest{}
-	mi := &file_warder_v1_system_proto_msgTypes[4]
+	mi := &file_warder_v1_system_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +444,7 @@ func (x *SealRequest) String() string {
 func (*SealRequest) ProtoMessage() {}
 
 func (x *SealRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warder_v1_system_proto_msgTypes[4]
+	mi := &file_warder_v1_system_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +457,7 @@ func (x *SealRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealRequest.ProtoReflect.Descriptor instead.
 func (*SealRequest) Descriptor() ([]byte, []int) {
-	return file_warder_v1_system_proto_rawDescGZIP(), []int{4}
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{6}
 }
 
 type SealResponse struct {
@@ -353,7 +469,7 @@ type SealResponse struct {
 
 func (x *SealResponse) Reset() {
 	*x = SealResponse{}
-	mi := &file_warder_v1_system_proto_msgTypes[5]
+	mi := &file_warder_v1_system_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +481,7 @@ func (x *SealResponse) String() string {
 func (*SealResponse) ProtoMessage() {}
 
 func (x *SealResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warder_v1_system_proto_msgTypes[5]
+	mi := &file_warder_v1_system_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +494,7 @@ func (x *SealResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealResponse.ProtoReflect.Descriptor instead.
 func (*SealResponse) Descriptor() ([]byte, []int) {
-	return file_warder_v1_system_proto_rawDescGZIP(), []int{5}
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SealResponse) GetSealed() bool {
@@ -396,7 +512,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_warder_v1_system_proto_msgTypes[6]
+	mi := &file_warder_v1_system_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -408,7 +524,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_warder_v1_system_proto_msgTypes[6]
+	mi := &file_warder_v1_system_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -421,7 +537,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_warder_v1_system_proto_rawDescGZIP(), []int{6}
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{8}
 }
 
 type GetStatusResponse struct {
@@ -457,7 +573,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_warder_v1_system_proto_msgTypes[7]
+	mi := &file_warder_v1_system_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -469,7 +585,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_warder_v1_system_proto_msgTypes[7]
+	mi := &file_warder_v1_system_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -482,7 +598,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_warder_v1_system_proto_rawDescGZIP(), []int{7}
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetStatusResponse) GetNodeId() string {
@@ -640,13 +756,16 @@ type HsmStatus struct {
 	// SHA-256 of the root key's SubjectPublicKeyInfo, as "sha256:" and hex.
 	RootKeyFingerprint string `protobuf:"bytes,8,opt,name=root_key_fingerprint,json=rootKeyFingerprint,proto3" json:"root_key_fingerprint,omitempty"`
 	Detail             string `protobuf:"bytes,9,opt,name=detail,proto3" json:"detail,omitempty"`
+	// SHA-256 of the node key's SubjectPublicKeyInfo, as "sha256:" and hex: what a
+	// join token is made for.
+	NodeKeyFingerprint string `protobuf:"bytes,10,opt,name=node_key_fingerprint,json=nodeKeyFingerprint,proto3" json:"node_key_fingerprint,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *HsmStatus) Reset() {
 	*x = HsmStatus{}
-	mi := &file_warder_v1_system_proto_msgTypes[8]
+	mi := &file_warder_v1_system_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +777,7 @@ func (x *HsmStatus) String() string {
 func (*HsmStatus) ProtoMessage() {}
 
 func (x *HsmStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_warder_v1_system_proto_msgTypes[8]
+	mi := &file_warder_v1_system_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +790,7 @@ func (x *HsmStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HsmStatus.ProtoReflect.Descriptor instead.
 func (*HsmStatus) Descriptor() ([]byte, []int) {
-	return file_warder_v1_system_proto_rawDescGZIP(), []int{8}
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HsmStatus) GetModule() string {
@@ -737,6 +856,13 @@ func (x *HsmStatus) GetDetail() string {
 	return ""
 }
 
+func (x *HsmStatus) GetNodeKeyFingerprint() string {
+	if x != nil {
+		return x.NodeKeyFingerprint
+	}
+	return ""
+}
+
 // KeyringStatus gives the facts of key rotation, and no key.
 type KeyringStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -753,7 +879,7 @@ type KeyringStatus struct {
 
 func (x *KeyringStatus) Reset() {
 	*x = KeyringStatus{}
-	mi := &file_warder_v1_system_proto_msgTypes[9]
+	mi := &file_warder_v1_system_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +891,7 @@ func (x *KeyringStatus) String() string {
 func (*KeyringStatus) ProtoMessage() {}
 
 func (x *KeyringStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_warder_v1_system_proto_msgTypes[9]
+	mi := &file_warder_v1_system_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +904,7 @@ func (x *KeyringStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyringStatus.ProtoReflect.Descriptor instead.
 func (*KeyringStatus) Descriptor() ([]byte, []int) {
-	return file_warder_v1_system_proto_rawDescGZIP(), []int{9}
+	return file_warder_v1_system_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *KeyringStatus) GetEpoch() uint64 {
@@ -842,6 +968,16 @@ const file_warder_v1_system_proto_rawDesc = "" +
 	"\x18operator_certificate_pem\x18\x03 \x01(\tR\x16operatorCertificatePem\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\x04 \x01(\fR\n" +
+	"commitment\"\xbc\x01\n" +
+	"\x1fSystemServiceJoinClusterRequest\x12#\n" +
+	"\x05token\x18\x01 \x01(\tB\r\xbaH\ar\x05\x10\x10(\x80 \x80\x01\x01R\x05token\x129\n" +
+	"\tendpoints\x18\x02 \x03(\tB\x1b\xbaH\x18\x92\x01\x15\b\x01\x10\x10\"\x0fr\r(\x8e\x02:\bhttps://R\tendpoints\x129\n" +
+	"\x12ca_certificate_pem\x18\x03 \x01(\tB\v\xbaH\br\x06\x10@(\x80\x80\x04R\x10caCertificatePem\"a\n" +
+	" SystemServiceJoinClusterResponse\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\x02 \x01(\fR\n" +
 	"commitment\"\x0f\n" +
 	"\rUnsealRequest\"(\n" +
 	"\x0eUnsealResponse\x12\x16\n" +
@@ -876,7 +1012,7 @@ const file_warder_v1_system_proto_rawDesc = "" +
 	"\bproblems\x18\x13 \x03(\tR\bproblems\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\x14 \x01(\fR\n" +
-	"commitment\"\xb7\x02\n" +
+	"commitment\"\xe9\x02\n" +
 	"\tHsmStatus\x12\x16\n" +
 	"\x06module\x18\x01 \x01(\tR\x06module\x12\x1f\n" +
 	"\vtoken_label\x18\x02 \x01(\tR\n" +
@@ -887,7 +1023,9 @@ const file_warder_v1_system_proto_rawDesc = "" +
 	"\ahealthy\x18\x06 \x01(\bR\ahealthy\x12'\n" +
 	"\x0fcustody_capable\x18\a \x01(\bR\x0ecustodyCapable\x120\n" +
 	"\x14root_key_fingerprint\x18\b \x01(\tR\x12rootKeyFingerprint\x12\x16\n" +
-	"\x06detail\x18\t \x01(\tR\x06detail\"\x92\x02\n" +
+	"\x06detail\x18\t \x01(\tR\x06detail\x120\n" +
+	"\x14node_key_fingerprint\x18\n" +
+	" \x01(\tR\x12nodeKeyFingerprint\"\x92\x02\n" +
 	"\rKeyringStatus\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12&\n" +
 	"\x0factive_data_key\x18\x02 \x01(\rR\ractiveDataKey\x12\x1b\n" +
@@ -900,9 +1038,10 @@ const file_warder_v1_system_proto_rawDesc = "" +
 	"\tAuditMode\x12\x1a\n" +
 	"\x16AUDIT_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AUDIT_MODE_ENFORCED\x10\x01\x12\x15\n" +
-	"\x11AUDIT_MODE_FAILED\x10\x022\xac\x02\n" +
+	"\x11AUDIT_MODE_FAILED\x10\x022\x94\x03\n" +
 	"\rSystemService\x12L\n" +
-	"\vInitCluster\x12\x1d.warder.v1.InitClusterRequest\x1a\x1e.warder.v1.InitClusterResponse\x12B\n" +
+	"\vInitCluster\x12\x1d.warder.v1.InitClusterRequest\x1a\x1e.warder.v1.InitClusterResponse\x12f\n" +
+	"\vJoinCluster\x12*.warder.v1.SystemServiceJoinClusterRequest\x1a+.warder.v1.SystemServiceJoinClusterResponse\x12B\n" +
 	"\x06Unseal\x12\x18.warder.v1.UnsealRequest\x1a\x19.warder.v1.UnsealResponse\"\x03\x90\x02\x02\x12<\n" +
 	"\x04Seal\x12\x16.warder.v1.SealRequest\x1a\x17.warder.v1.SealResponse\"\x03\x90\x02\x02\x12K\n" +
 	"\tGetStatus\x12\x1b.warder.v1.GetStatusRequest\x1a\x1c.warder.v1.GetStatusResponse\"\x03\x90\x02\x02B\x1fZ\x1dwarder/api/warder/v1;warderv1b\x06proto3"
@@ -920,45 +1059,49 @@ func file_warder_v1_system_proto_rawDescGZIP() []byte {
 }
 
 var file_warder_v1_system_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_warder_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_warder_v1_system_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_warder_v1_system_proto_goTypes = []any{
-	(AuditMode)(0),                // 0: warder.v1.AuditMode
-	(*InitClusterRequest)(nil),    // 1: warder.v1.InitClusterRequest
-	(*InitClusterResponse)(nil),   // 2: warder.v1.InitClusterResponse
-	(*UnsealRequest)(nil),         // 3: warder.v1.UnsealRequest
-	(*UnsealResponse)(nil),        // 4: warder.v1.UnsealResponse
-	(*SealRequest)(nil),           // 5: warder.v1.SealRequest
-	(*SealResponse)(nil),          // 6: warder.v1.SealResponse
-	(*GetStatusRequest)(nil),      // 7: warder.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),     // 8: warder.v1.GetStatusResponse
-	(*HsmStatus)(nil),             // 9: warder.v1.HsmStatus
-	(*KeyringStatus)(nil),         // 10: warder.v1.KeyringStatus
-	(NodeRole)(0),                 // 11: warder.v1.NodeRole
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(OaepHash)(0),                 // 14: warder.v1.OaepHash
+	(AuditMode)(0),                           // 0: warder.v1.AuditMode
+	(*InitClusterRequest)(nil),               // 1: warder.v1.InitClusterRequest
+	(*InitClusterResponse)(nil),              // 2: warder.v1.InitClusterResponse
+	(*SystemServiceJoinClusterRequest)(nil),  // 3: warder.v1.SystemServiceJoinClusterRequest
+	(*SystemServiceJoinClusterResponse)(nil), // 4: warder.v1.SystemServiceJoinClusterResponse
+	(*UnsealRequest)(nil),                    // 5: warder.v1.UnsealRequest
+	(*UnsealResponse)(nil),                   // 6: warder.v1.UnsealResponse
+	(*SealRequest)(nil),                      // 7: warder.v1.SealRequest
+	(*SealResponse)(nil),                     // 8: warder.v1.SealResponse
+	(*GetStatusRequest)(nil),                 // 9: warder.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),                // 10: warder.v1.GetStatusResponse
+	(*HsmStatus)(nil),                        // 11: warder.v1.HsmStatus
+	(*KeyringStatus)(nil),                    // 12: warder.v1.KeyringStatus
+	(NodeRole)(0),                            // 13: warder.v1.NodeRole
+	(*durationpb.Duration)(nil),              // 14: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),            // 15: google.protobuf.Timestamp
+	(OaepHash)(0),                            // 16: warder.v1.OaepHash
 }
 var file_warder_v1_system_proto_depIdxs = []int32{
-	11, // 0: warder.v1.GetStatusResponse.role:type_name -> warder.v1.NodeRole
-	12, // 1: warder.v1.GetStatusResponse.staleness:type_name -> google.protobuf.Duration
-	9,  // 2: warder.v1.GetStatusResponse.hsm:type_name -> warder.v1.HsmStatus
-	10, // 3: warder.v1.GetStatusResponse.keyring:type_name -> warder.v1.KeyringStatus
+	13, // 0: warder.v1.GetStatusResponse.role:type_name -> warder.v1.NodeRole
+	14, // 1: warder.v1.GetStatusResponse.staleness:type_name -> google.protobuf.Duration
+	11, // 2: warder.v1.GetStatusResponse.hsm:type_name -> warder.v1.HsmStatus
+	12, // 3: warder.v1.GetStatusResponse.keyring:type_name -> warder.v1.KeyringStatus
 	0,  // 4: warder.v1.GetStatusResponse.audit_mode:type_name -> warder.v1.AuditMode
-	13, // 5: warder.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
-	13, // 6: warder.v1.GetStatusResponse.now:type_name -> google.protobuf.Timestamp
-	14, // 7: warder.v1.HsmStatus.oaep_hash:type_name -> warder.v1.OaepHash
-	13, // 8: warder.v1.KeyringStatus.root_rotated_at:type_name -> google.protobuf.Timestamp
-	13, // 9: warder.v1.KeyringStatus.data_rotated_at:type_name -> google.protobuf.Timestamp
+	15, // 5: warder.v1.GetStatusResponse.started_at:type_name -> google.protobuf.Timestamp
+	15, // 6: warder.v1.GetStatusResponse.now:type_name -> google.protobuf.Timestamp
+	16, // 7: warder.v1.HsmStatus.oaep_hash:type_name -> warder.v1.OaepHash
+	15, // 8: warder.v1.KeyringStatus.root_rotated_at:type_name -> google.protobuf.Timestamp
+	15, // 9: warder.v1.KeyringStatus.data_rotated_at:type_name -> google.protobuf.Timestamp
 	1,  // 10: warder.v1.SystemService.InitCluster:input_type -> warder.v1.InitClusterRequest
-	3,  // 11: warder.v1.SystemService.Unseal:input_type -> warder.v1.UnsealRequest
-	5,  // 12: warder.v1.SystemService.Seal:input_type -> warder.v1.SealRequest
-	7,  // 13: warder.v1.SystemService.GetStatus:input_type -> warder.v1.GetStatusRequest
-	2,  // 14: warder.v1.SystemService.InitCluster:output_type -> warder.v1.InitClusterResponse
-	4,  // 15: warder.v1.SystemService.Unseal:output_type -> warder.v1.UnsealResponse
-	6,  // 16: warder.v1.SystemService.Seal:output_type -> warder.v1.SealResponse
-	8,  // 17: warder.v1.SystemService.GetStatus:output_type -> warder.v1.GetStatusResponse
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
+	3,  // 11: warder.v1.SystemService.JoinCluster:input_type -> warder.v1.SystemServiceJoinClusterRequest
+	5,  // 12: warder.v1.SystemService.Unseal:input_type -> warder.v1.UnsealRequest
+	7,  // 13: warder.v1.SystemService.Seal:input_type -> warder.v1.SealRequest
+	9,  // 14: warder.v1.SystemService.GetStatus:input_type -> warder.v1.GetStatusRequest
+	2,  // 15: warder.v1.SystemService.InitCluster:output_type -> warder.v1.InitClusterResponse
+	4,  // 16: warder.v1.SystemService.JoinCluster:output_type -> warder.v1.SystemServiceJoinClusterResponse
+	6,  // 17: warder.v1.SystemService.Unseal:output_type -> warder.v1.UnsealResponse
+	8,  // 18: warder.v1.SystemService.Seal:output_type -> warder.v1.SealResponse
+	10, // 19: warder.v1.SystemService.GetStatus:output_type -> warder.v1.GetStatusResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
 	10, // [10:10] is the sub-list for extension type_name
 	10, // [10:10] is the sub-list for extension extendee
 	0,  // [0:10] is the sub-list for field type_name
@@ -976,7 +1119,7 @@ func file_warder_v1_system_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_warder_v1_system_proto_rawDesc), len(file_warder_v1_system_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,9 @@ const (
 	// SystemServiceInitClusterProcedure is the fully-qualified name of the SystemService's InitCluster
 	// RPC.
 	SystemServiceInitClusterProcedure = "/warder.v1.SystemService/InitCluster"
+	// SystemServiceJoinClusterProcedure is the fully-qualified name of the SystemService's JoinCluster
+	// RPC.
+	SystemServiceJoinClusterProcedure = "/warder.v1.SystemService/JoinCluster"
 	// SystemServiceUnsealProcedure is the fully-qualified name of the SystemService's Unseal RPC.
 	SystemServiceUnsealProcedure = "/warder.v1.SystemService/Unseal"
 	// SystemServiceSealProcedure is the fully-qualified name of the SystemService's Seal RPC.
@@ -51,6 +54,9 @@ type SystemServiceClient interface {
 	// InitCluster makes this node the first of a new cluster and admits the first operator.
 	// Served on the local unix socket only.
 	InitCluster(context.Context, *v1.InitClusterRequest) (*v1.InitClusterResponse, error)
+	// JoinCluster makes the node a member of the cluster that the endpoints belong to.
+	// Served on the local unix socket only.
+	JoinCluster(context.Context, *v1.SystemServiceJoinClusterRequest) (*v1.SystemServiceJoinClusterResponse, error)
 	// Unseal opens the keyring with the node's own HSM.
 	// Served on the local unix socket only.
 	Unseal(context.Context, *v1.UnsealRequest) (*v1.UnsealResponse, error)
@@ -75,6 +81,12 @@ func NewSystemServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			httpClient,
 			baseURL+SystemServiceInitClusterProcedure,
 			connect.WithSchema(systemServiceMethods.ByName("InitCluster")),
+			connect.WithClientOptions(opts...),
+		),
+		joinCluster: connect.NewClient[v1.SystemServiceJoinClusterRequest, v1.SystemServiceJoinClusterResponse](
+			httpClient,
+			baseURL+SystemServiceJoinClusterProcedure,
+			connect.WithSchema(systemServiceMethods.ByName("JoinCluster")),
 			connect.WithClientOptions(opts...),
 		),
 		unseal: connect.NewClient[v1.UnsealRequest, v1.UnsealResponse](
@@ -104,6 +116,7 @@ func NewSystemServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 // systemServiceClient implements SystemServiceClient.
 type systemServiceClient struct {
 	initCluster *connect.Client[v1.InitClusterRequest, v1.InitClusterResponse]
+	joinCluster *connect.Client[v1.SystemServiceJoinClusterRequest, v1.SystemServiceJoinClusterResponse]
 	unseal      *connect.Client[v1.UnsealRequest, v1.UnsealResponse]
 	seal        *connect.Client[v1.SealRequest, v1.SealResponse]
 	getStatus   *connect.Client[v1.GetStatusRequest, v1.GetStatusResponse]
@@ -112,6 +125,15 @@ type systemServiceClient struct {
 // InitCluster calls warder.v1.SystemService.InitCluster.
 func (c *systemServiceClient) InitCluster(ctx context.Context, req *v1.InitClusterRequest) (*v1.InitClusterResponse, error) {
 	response, err := c.initCluster.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// JoinCluster calls warder.v1.SystemService.JoinCluster.
+func (c *systemServiceClient) JoinCluster(ctx context.Context, req *v1.SystemServiceJoinClusterRequest) (*v1.SystemServiceJoinClusterResponse, error) {
+	response, err := c.joinCluster.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -150,6 +172,9 @@ type SystemServiceHandler interface {
 	// InitCluster makes this node the first of a new cluster and admits the first operator.
 	// Served on the local unix socket only.
 	InitCluster(context.Context, *v1.InitClusterRequest) (*v1.InitClusterResponse, error)
+	// JoinCluster makes the node a member of the cluster that the endpoints belong to.
+	// Served on the local unix socket only.
+	JoinCluster(context.Context, *v1.SystemServiceJoinClusterRequest) (*v1.SystemServiceJoinClusterResponse, error)
 	// Unseal opens the keyring with the node's own HSM.
 	// Served on the local unix socket only.
 	Unseal(context.Context, *v1.UnsealRequest) (*v1.UnsealResponse, error)
@@ -170,6 +195,12 @@ func NewSystemServiceHandler(svc SystemServiceHandler, opts ...connect.HandlerOp
 		SystemServiceInitClusterProcedure,
 		svc.InitCluster,
 		connect.WithSchema(systemServiceMethods.ByName("InitCluster")),
+		connect.WithHandlerOptions(opts...),
+	)
+	systemServiceJoinClusterHandler := connect.NewUnaryHandlerSimple(
+		SystemServiceJoinClusterProcedure,
+		svc.JoinCluster,
+		connect.WithSchema(systemServiceMethods.ByName("JoinCluster")),
 		connect.WithHandlerOptions(opts...),
 	)
 	systemServiceUnsealHandler := connect.NewUnaryHandlerSimple(
@@ -197,6 +228,8 @@ func NewSystemServiceHandler(svc SystemServiceHandler, opts ...connect.HandlerOp
 		switch r.URL.Path {
 		case SystemServiceInitClusterProcedure:
 			systemServiceInitClusterHandler.ServeHTTP(w, r)
+		case SystemServiceJoinClusterProcedure:
+			systemServiceJoinClusterHandler.ServeHTTP(w, r)
 		case SystemServiceUnsealProcedure:
 			systemServiceUnsealHandler.ServeHTTP(w, r)
 		case SystemServiceSealProcedure:
@@ -214,6 +247,10 @@ type UnimplementedSystemServiceHandler struct{}
 
 func (UnimplementedSystemServiceHandler) InitCluster(context.Context, *v1.InitClusterRequest) (*v1.InitClusterResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warder.v1.SystemService.InitCluster is not implemented"))
+}
+
+func (UnimplementedSystemServiceHandler) JoinCluster(context.Context, *v1.SystemServiceJoinClusterRequest) (*v1.SystemServiceJoinClusterResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("warder.v1.SystemService.JoinCluster is not implemented"))
 }
 
 func (UnimplementedSystemServiceHandler) Unseal(context.Context, *v1.UnsealRequest) (*v1.UnsealResponse, error) {
