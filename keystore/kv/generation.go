@@ -1,0 +1,184 @@
+package kv
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// generation is one Badger database: a store's rows from one restored snapshot
+// to the next. It is closed when its last user lets go of it.
+type generation struct {
+	number  uint64
+	dir     string
+	db      *badger.DB
+	log     *badgerLog
+	refs    atomic.Int64 // users, one of them the store itself while it is current
+	dropped atomic.Bool  // remove the directory once closed
+	closed  chan error   // gets what closing gave, once
+}
+
+func generationDir(dir string, number uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("gen-%06d", number))
+}
+
+// openGeneration opens a generation, or makes an empty one. Without sync Badger
+// may keep what it is given in memory until it is closed.
+func openGeneration(dir string, number uint64, log *slog.Logger, sync bool) (*generation, error) {
+	g := &generation{number: number, dir: generationDir(dir, number), log: &badgerLog{log: log}, closed: make(chan error, 1)}
+	if err := os.MkdirAll(g.dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := syncPath(dir); err != nil {
+		return nil, err
+	}
+	db, err := openBadger(badgerOptions(g.dir, g.log).WithSyncWrites(sync), g.log)
+	if err != nil {
+		return nil, err
+	}
+	g.db = db
+	g.refs.Store(1)
+	return g, nil
+}
+
+// acquire takes a reference; false when the generation is closed already.
+func (g *generation) acquire() bool {
+	for {
+		n := g.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if g.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (g *generation) release() {
+	if g.refs.Add(-1) != 0 {
+		return
+	}
+	err := g.db.Close()
+	if g.dropped.Load() {
+		err = errors.Join(err, os.RemoveAll(g.dir))
+	}
+	g.closed <- err
+}
+
+// scan reads every row, and returns the state if rows and state agree.
+func (g *generation) scan() (st state, err error) {
+	var found state
+	err = guarded(func() error {
+		txn := g.db.NewTransaction(false)
+		defer txn.Discard()
+		if st, err = readState(txn); err != nil {
+			return err
+		}
+		return eachRow(txn, []byte{}, func(key []byte, r row) error {
+			t, err := parseRowKey(key)
+			if err != nil {
+				return fmt.Errorf("%w: row with key %x", ErrDamaged, key)
+			}
+			found.count++
+			found.sum.add(rowDigest(key, r))
+			return r.check(t, st.seq)
+		})
+	})
+	switch {
+	case err != nil && !errors.Is(err, ErrDamaged) && !environmental(err):
+		return st, fmt.Errorf("%w: %s: %w", ErrDamaged, g.dir, err)
+	case err != nil:
+		return st, fmt.Errorf("%s: %w", g.dir, err)
+	case found.count != st.count:
+		return st, fmt.Errorf("%w: %s holds %d rows, its state says %d", ErrDamaged, g.dir, found.count, st.count)
+	case found.sum != st.sum:
+		return st, fmt.Errorf("%w: the rows in %s do not give the hash in its state", ErrDamaged, g.dir)
+	}
+	return st, nil
+}
+
+// agree holds what a scan found to what the mark promises.
+func (g *generation) agree(marked, found state) error {
+	switch {
+	case found.behind(marked):
+		return fmt.Errorf("%w: %s stands at index %d, the mark at %d: changes were lost",
+			ErrDamaged, g.dir, found.applied(), marked.applied())
+	case !marked.behind(found) && found != marked,
+		marked.seq != 0 && marked.lineage != found.lineage:
+		return fmt.Errorf("%w: the state in %s and the mark differ at index %d", ErrDamaged, g.dir, marked.applied())
+	}
+	return nil
+}
+
+func readState(txn *badger.Txn) (state, error) {
+	b, err := getRow(txn, []byte{byte(spaceState)})
+	if err != nil || b == nil {
+		return state{}, err
+	}
+	return parseStateRow(b)
+}
+
+// getRow returns a copy of a row, nil when there is none.
+func getRow(txn *badger.Txn, key []byte) (row, error) {
+	item, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: row %x: %w", ErrDamaged, key, err)
+	}
+	b, err := item.ValueCopy(nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: row %x: %w", ErrDamaged, key, err)
+	}
+	return b, nil
+}
+
+// eachRow calls fn for every row whose key begins with prefix, but for the
+// state. Key and row are valid until fn returns. Values are not prefetched:
+// Badger does that on goroutines that nothing guards.
+func eachRow(txn *badger.Txn, prefix []byte, fn func(key []byte, r row) error) error {
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
+	defer it.Close()
+	for it.Rewind(); it.Valid(); it.Next() {
+		item := it.Item()
+		key := item.Key()
+		if key[0] == byte(spaceState) {
+			continue
+		}
+		err := item.Value(func(v []byte) error { return fn(key, row(v)) })
+		if err != nil {
+			return fmt.Errorf("row %x: %w", key, err)
+		}
+	}
+	return nil
+}
+
+// view is a consistent reading of the store. It must be released.
+type view struct {
+	gen   *generation
+	txn   *badger.Txn
+	state state
+}
+
+// view opens a reading of all that is applied.
+func (s *Store) view() (*view, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.gen == nil || !s.gen.acquire() {
+		return nil, ErrClosed
+	}
+	return &view{gen: s.gen, txn: s.gen.db.NewTransaction(false), state: s.state}, nil
+}
+
+func (v *view) release() {
+	v.txn.Discard()
+	v.gen.release()
+}
+
+func (v *view) row(t Target) (row, error) { return getRow(v.txn, t.rowKey()) }

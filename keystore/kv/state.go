@@ -1,0 +1,94 @@
+package kv
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+)
+
+const (
+	stateVersion = 1
+	stateSize    = 1 + 8 + 4 + 8 + 8 + 16 + 32
+	stateDomain  = "warder kv state 1\x00"
+)
+
+// state is what the store knows of itself. It is a row of the store, written in
+// the same transaction as every change; it stands in the mark file and at the
+// head of a snapshot. docs/formats.md, "State", draws the bytes.
+type state struct {
+	index   uint64   // of the last log entry of which anything was applied
+	part    uint32   // how many of that entry's batches were applied; 0: all
+	seq     uint64   // batches accepted: the last revision
+	count   uint64   // rows, this one not counted
+	lineage [16]byte // of the first batch accepted: which cluster this is
+	sum     sum      // of the rows
+}
+
+// applied is the index of the last log entry that was applied whole.
+func (s state) applied() uint64 {
+	if s.part != 0 {
+		return s.index - 1
+	}
+	return s.index
+}
+
+// behind reports whether s has seen less of the log than o.
+func (s state) behind(o state) bool {
+	if s.index != o.index {
+		return s.index < o.index
+	}
+	return s.part != 0 && (o.part == 0 || s.part < o.part)
+}
+
+func (s state) appendTo(b []byte) []byte {
+	b = append(b, stateVersion)
+	b = binary.BigEndian.AppendUint64(b, s.index)
+	b = binary.BigEndian.AppendUint32(b, s.part)
+	b = binary.BigEndian.AppendUint64(b, s.seq)
+	b = binary.BigEndian.AppendUint64(b, s.count)
+	b = append(b, s.lineage[:]...)
+	return s.sum.appendTo(b)
+}
+
+func (r *reader) state() state {
+	if r.u8() != stateVersion {
+		r.bad = true
+	}
+	s := state{index: r.u64(), part: r.u32(), seq: r.u64(), count: r.u64()}
+	copy(s.lineage[:], r.take(16))
+	if b := r.take(32); b != nil {
+		s.sum = sumOf(b)
+	}
+	return s
+}
+
+// row returns the state as it is stored: its bytes and their SHA-256.
+func (s state) row() []byte {
+	b := s.appendTo(make([]byte, 0, stateSize+sha256.Size))
+	d := sha256.Sum256(b)
+	return append(b, d[:]...)
+}
+
+func parseStateRow(b []byte) (state, error) {
+	if len(b) != stateSize+sha256.Size {
+		return state{}, fmt.Errorf("%w: the state row has %d bytes", ErrDamaged, len(b))
+	}
+	d := sha256.Sum256(b[:stateSize])
+	r := reader{rest: b[:stateSize]}
+	s := r.state()
+	if r.bad || !bytes.Equal(d[:], b[stateSize:]) {
+		return state{}, fmt.Errorf("%w: the state row does not match its own hash", ErrDamaged)
+	}
+	return s, nil
+}
+
+// hash is the state hash: equal on members that hold the same rows, whatever
+// the grouping of batches into entries was.
+func (s state) hash() [32]byte {
+	b := append(make([]byte, 0, 96), stateDomain...)
+	b = append(b, s.lineage[:]...)
+	b = binary.BigEndian.AppendUint64(b, s.seq)
+	b = binary.BigEndian.AppendUint64(b, s.count)
+	return sha256.Sum256(s.sum.appendTo(b))
+}
