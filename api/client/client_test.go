@@ -208,6 +208,7 @@ func TestEndpointDown(t *testing.T) {
 		t.Fatalf("got %q, %v", got, err)
 	}
 	second.server.Close()
+	c = dial(t, ca, nil, first, second) // on a connection that was open, the change might have left
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := c.Policies.PutPolicy(ctx, &warderv1.PutPolicyRequest{})

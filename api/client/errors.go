@@ -83,7 +83,12 @@ func (e *Error) Is(target error) bool {
 	if wanted, ok := target.(ReasonError); ok {
 		return e.Reason == warderv1.Reason(wanted)
 	}
-	return target == ErrUnreachable && e.Reason == 0 && !e.sent
+	return target == ErrUnreachable && !e.sent && e.local()
+}
+
+// local tells whether no server had a word in it.
+func (e *Error) local() bool {
+	return e.Reason == 0 || e.Reason == warderv1.Reason_REASON_DEADLINE_EXCEEDED
 }
 
 // Unwrap returns the transport's error.
@@ -104,14 +109,23 @@ func newError(err error, method string, a *attempt) *Error {
 	info, ok := reason.Info(err)
 	if !ok {
 		e.Reason = reasonByCode(err)
-		if e.Reason != 0 {
-			e.Hint = reason.Lookup(e.Reason).Next
-		}
+		e.Hint = e.ownHint()
 		return e
 	}
 	e.Reason, e.Incident, e.Hint = info.GetReason(), info.GetIncidentId(), info.GetHint()
 	e.RetryAfter, e.Policies, e.Field = info.GetRetryAfter().AsDuration(), info.GetPolicies(), info.GetField()
 	return e
+}
+
+// ownHint is what to do about an error that the server gave no hint for.
+func (e *Error) ownHint() string {
+	switch {
+	case !e.sent && e.local():
+		return "check that the node runs and that the endpoint is right"
+	case e.Reason != 0:
+		return reason.Lookup(e.Reason).Next
+	}
+	return ""
 }
 
 func message(err error) string {

@@ -41,12 +41,17 @@ type call struct {
 
 func (c *call) run(ctx context.Context) (connect.AnyResponse, error) {
 	at := c.start()
+	var before *Error
 	for {
 		response, failure := c.attempt(ctx, at)
 		if failure == nil {
 			c.keep(at)
 			return response, nil
 		}
+		if before != nil && ctx.Err() != nil && !failure.sent {
+			failure = before // it says more than that the time ran out
+		}
+		before = failure
 		delay, again := c.again(failure)
 		if !again || ctx.Err() != nil {
 			return nil, c.final(failure)
