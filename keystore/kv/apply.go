@@ -262,13 +262,27 @@ func (c *change) remove(t Target) error {
 	if err != nil || x.now == nil {
 		return err
 	}
-	if t.Space == SpaceRecord {
-		if err := c.changeAncestors(t, -1); err != nil {
-			return err
-		}
+	switch t.Space {
+	case SpaceRecord:
+		err = c.changeAncestors(t, -1)
+	case SpaceLeaf:
+		err = c.changeLog(Target{Space: SpaceLog, Path: t.Path}, 0)
+	}
+	if err != nil {
+		return err
 	}
 	c.touch(t)
 	return c.set(t, nil)
+}
+
+// changeLog gives a log the batch's revision and moves its next index by n.
+func (c *change) changeLog(t Target, n uint64) error {
+	x, err := c.cell(t)
+	if err != nil {
+		return err
+	}
+	c.touch(t)
+	return c.set(t, newCountRow(c.state.seq, x.now.count()+n))
 }
 
 // changeAncestors gives every prefix above a record the batch's revision, and
@@ -299,8 +313,7 @@ func (c *change) append(a Append) (uint64, error) {
 	if err := c.set(leaf, newRow(c.state.seq, a.Sealed)); err != nil {
 		return 0, err
 	}
-	c.touch(a.Target)
-	return next, c.set(a.Target, newCountRow(c.state.seq, next+1))
+	return next, c.changeLog(a.Target, 1)
 }
 
 func (c *change) add(a Add) (int64, error) {

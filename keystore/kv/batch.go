@@ -214,6 +214,9 @@ func (b *Batch) weight() int {
 		if t.Space == SpaceRecord {
 			t.ancestors(func(p Target) bool { row(p, 16); return true })
 		}
+		if t.Space == SpaceLeaf {
+			row(Target{Space: SpaceLog, Path: t.Path}, 16)
+		}
 	}
 	for _, p := range b.Put {
 		record(p.Target, len(p.Sealed))

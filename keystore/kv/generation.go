@@ -140,20 +140,30 @@ func getRow(txn *badger.Txn, key []byte) (row, error) {
 }
 
 // eachRow calls fn for every row whose key begins with prefix, but for the
-// state. Key and row are valid until fn returns. Values are not prefetched:
-// Badger does that on goroutines that nothing guards.
+// state.
 func eachRow(txn *badger.Txn, prefix []byte, fn func(key []byte, r row) error) error {
+	return eachRowFrom(txn, prefix, prefix, fn)
+}
+
+// eachRowFrom is eachRow from the key start on. Key and row are valid until fn
+// returns. Values are not prefetched: Badger does that on goroutines that
+// nothing guards.
+func eachRowFrom(txn *badger.Txn, prefix, start []byte, fn func(key []byte, r row) error) error {
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
 	defer it.Close()
-	for it.Rewind(); it.Valid(); it.Next() {
+	for it.Seek(start); it.Valid(); it.Next() {
 		item := it.Item()
 		key := item.Key()
 		if key[0] == byte(spaceState) {
 			continue
 		}
-		err := item.Value(func(v []byte) error { return fn(key, row(v)) })
+		ours := false
+		err := item.Value(func(v []byte) error { ours = true; return fn(key, row(v)) })
+		if err != nil && !ours {
+			return fmt.Errorf("%w: row %x: %w", ErrDamaged, key, err)
+		}
 		if err != nil {
-			return fmt.Errorf("row %x: %w", key, err)
+			return err
 		}
 	}
 	return nil

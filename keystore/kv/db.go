@@ -1,0 +1,141 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"warder/keystore/keyring"
+)
+
+// maxAttempts bounds how often Update runs its function. There is no pause
+// between two attempts: each proposal waits for its turn in the log, and an
+// attempt that lost was beaten by one that did not.
+const maxAttempts = 16
+
+var (
+	// ErrConflict is returned by [DB.Update] when other changes got in first
+	// too often, or when an explicit expectation did not hold.
+	ErrConflict = errors.New("changed at the same time by someone else; try again")
+	// ErrLimit is returned by [DB.Update] when an Add would pass its limit.
+	ErrLimit = errors.New("counter is at its limit")
+	// ErrNotFound is returned by [Tx.Get] for a record that is not there.
+	ErrNotFound = errors.New("no such record")
+	// ErrReplayed is returned by [DB.Update] when the log says that the change
+	// had been applied before it could have been: a fault of the log.
+	ErrReplayed = errors.New("change answered as replayed; its outcome is not known")
+)
+
+// Log orders entries and applies each to every member's [Store]. Propose
+// returns once this member has applied the entry; its result is what
+// [Store.Apply] gave for it.
+type Log interface {
+	Propose(ctx context.Context, entry []byte) (result []byte, err error)
+	Barrier(ctx context.Context) error
+}
+
+// Keys gives the unsealed keyring, or the error that says why there is none.
+// The error passes through DB unchanged.
+type Keys interface {
+	Keyring() (*keyring.Keyring, error)
+}
+
+// DB reads and changes a store through the keyring. It is safe for concurrent
+// use, and needs no closing: its watchers do.
+type DB struct {
+	store *Store
+	log   Log
+	keys  Keys
+
+	mu       sync.Mutex // guards watchers
+	watchers map[*Watcher]struct{}
+
+	resealing sync.Mutex // guards resume; held by Reseal
+	resume    []byte     // row key that Reseal goes on from; nil: from the start
+}
+
+// New makes a DB over a store that log applies entries to.
+func New(s *Store, log Log, keys Keys) *DB {
+	return &DB{store: s, log: log, keys: keys, watchers: map[*Watcher]struct{}{}}
+}
+
+// Store returns the store that the DB reads.
+func (db *DB) Store() *Store { return db.store }
+
+// View runs fn on a consistent reading of what this member has applied, which
+// may be behind the cluster: [DB.Barrier] first makes it linearizable. Changes
+// that fn makes to the Tx are dropped.
+func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	tx, done, err := db.begin()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := fn(tx); err != nil {
+		return err
+	}
+	return tx.err
+}
+
+// Update runs fn, and proposes what it wrote under the condition that nothing
+// it read has changed. When something has, fn runs again on the new state, a
+// bounded number of times; then the error is [ErrConflict]. fn must have no
+// effects but on the Tx. When fn returns an error nothing is proposed. A
+// function that writes nothing and expects nothing is a View.
+//
+// An error of the log passes through: it decides whether the change may have
+// been made.
+func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	for range maxAttempts {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		again, err := db.attempt(ctx, fn)
+		if !again {
+			return err
+		}
+	}
+	return fmt.Errorf("%w (%d attempts)", ErrConflict, maxAttempts)
+}
+
+// attempt runs fn once; again means that a read was out of date.
+func (db *DB) attempt(ctx context.Context, fn func(*Tx) error) (again bool, err error) {
+	tx, done, err := db.begin()
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	if err := fn(tx); err != nil {
+		return false, err
+	}
+	entry, err := tx.encode()
+	if err != nil || entry == nil {
+		return false, err
+	}
+	tx.view.txn.Discard() // keeps nothing from being collected while the log works
+	answer, err := db.log.Propose(ctx, entry)
+	if err != nil {
+		return false, err
+	}
+	r, err := DecodeResult(answer)
+	if err != nil {
+		return false, err
+	}
+	return tx.settle(r)
+}
+
+func (db *DB) begin() (*Tx, func(), error) {
+	v, err := db.store.view()
+	if err != nil {
+		return nil, nil, err
+	}
+	return newTx(db.keys, v), v.release, nil
+}
+
+// Barrier returns when this member has applied everything that was acknowledged
+// anywhere before the call.
+func (db *DB) Barrier(ctx context.Context) error { return db.log.Barrier(ctx) }

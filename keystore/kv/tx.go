@@ -1,0 +1,288 @@
+package kv
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+
+	"warder/keystore/keyring"
+)
+
+// NoLimit and NoFloor are limits for [Tx.Add] that only overflow can pass.
+const (
+	NoLimit = math.MaxInt64
+	NoFloor = math.MinInt64
+)
+
+// Tx is one reading of the store and the changes that are to be made on it.
+// What it reads, and what it finds absent, becomes a precondition of the
+// change; so does the revision of a prefix that it scans, so that no record
+// appears unseen. A Tx sees its own writes. It is valid until the function that
+// was given it returns, and not for concurrent use.
+type Tx struct {
+	keys  Keys
+	ring  *keyring.Keyring // from keys, when first needed
+	view  *view
+	err   error // the first fault of a method that returns none
+	blind map[Key]string
+
+	expects  []If                // what the caller demands
+	reads    []If                // what was seen
+	seen     map[Target]struct{} // targets of reads
+	writes   map[Target]*write
+	written  []Target // keys of writes, as they came
+	appends  []Append
+	adds     []Add
+	appended []*Appended
+	counted  []*Counted
+}
+
+// write is a pending Put, or a Delete when value is nil.
+type write struct {
+	key    Key
+	value  []byte
+	sealed []byte
+}
+
+// Appended tells, after Update, where a leaf went.
+type Appended struct{ index uint64 }
+
+// Index returns the leaf's index in its log. It is known once Update has
+// returned nil.
+func (a *Appended) Index() uint64 { return a.index }
+
+// Counted tells, after Update, what a counter came to.
+type Counted struct{ value int64 }
+
+// Value returns the counter after the Add. It is known once Update has returned
+// nil.
+func (c *Counted) Value() int64 { return c.value }
+
+func newTx(keys Keys, v *view) *Tx {
+	return &Tx{
+		keys: keys, view: v,
+		blind:  map[Key]string{},
+		seen:   map[Target]struct{}{},
+		writes: map[Target]*write{},
+	}
+}
+
+// Get returns a record's value, which the caller owns, and its revision. A
+// value that this Tx has put has revision 0. The error is [ErrNotFound],
+// [ErrDamaged], [ErrBadKey], or what [Keys] gave.
+func (tx *Tx) Get(k Key) (value []byte, rev uint64, err error) {
+	t, err := tx.target(SpaceRecord, k)
+	if err != nil {
+		return nil, 0, err
+	}
+	if w, ok := tx.writes[t]; ok {
+		if w.value == nil {
+			return nil, 0, ErrNotFound
+		}
+		return bytes.Clone(w.value), 0, nil
+	}
+	r, err := tx.read(t)
+	if err != nil {
+		return nil, 0, err
+	}
+	if r == nil {
+		return nil, 0, ErrNotFound
+	}
+	name, value, err := open(tx.ring, t, r)
+	if err == nil && name != k {
+		err = fmt.Errorf("%w: record %v holds another name", ErrDamaged, t)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return value, r.revision(), nil
+}
+
+// Put writes a record. Without a Get, MustNotExist or Expect of the same key it
+// is unconditional.
+func (tx *Tx) Put(k Key, value []byte) {
+	t, err := tx.target(SpaceRecord, k)
+	if err == nil && len(value) > MaxValueSize {
+		err = fmt.Errorf("%w: value of %d bytes, at most %d", ErrTooLarge, len(value), MaxValueSize)
+	}
+	if err != nil {
+		tx.fail(err)
+		return
+	}
+	tx.write(t, &write{key: k, value: append([]byte{}, value...)})
+}
+
+// Delete deletes a record, if it is there.
+func (tx *Tx) Delete(k Key) {
+	if t, err := tx.target(SpaceRecord, k); err != nil {
+		tx.fail(err)
+	} else {
+		tx.write(t, &write{key: k})
+	}
+}
+
+func (tx *Tx) write(t Target, w *write) {
+	if _, ok := tx.writes[t]; !ok {
+		tx.written = append(tx.written, t)
+	}
+	tx.writes[t] = w
+}
+
+// MustNotExist makes the change conditional on the record's absence. Unlike
+// what a Get finds, it is not tried again: Update returns [ErrConflict].
+func (tx *Tx) MustNotExist(k Key) { tx.Expect(k, 0) }
+
+// Expect makes the change conditional on the record's revision, as an earlier
+// transaction saw it. Update returns [ErrConflict] when it is another.
+func (tx *Tx) Expect(k Key, rev uint64) {
+	t, err := tx.target(SpaceRecord, k)
+	if err != nil {
+		tx.fail(err)
+		return
+	}
+	tx.expects = append(tx.expects, If{Target: t, Revision: rev})
+}
+
+// Append adds a leaf at the end of a log, wherever that is when the change is
+// applied.
+func (tx *Tx) Append(log Key, leaf []byte) *Appended {
+	h := &Appended{}
+	t, err := tx.target(SpaceLog, log)
+	if err == nil && len(leaf) > MaxValueSize {
+		err = fmt.Errorf("%w: leaf of %d bytes, at most %d", ErrTooLarge, len(leaf), MaxValueSize)
+	}
+	if err != nil {
+		tx.fail(err)
+		return h
+	}
+	ring, err := tx.keyring()
+	if err != nil {
+		tx.fail(err)
+		return h
+	}
+	sealed := seal(ring, Target{Space: SpaceLeaf, Path: t.Path}, log, leaf)
+	tx.appends = append(tx.appends, Append{Target: t, Sealed: sealed})
+	tx.appended = append(tx.appended, h)
+	return h
+}
+
+// Add adds delta to a counter, whatever it is when the change is applied. A
+// positive delta is refused when the counter would come above limit, a negative
+// one when below; Update then returns [ErrLimit] and nothing is changed.
+func (tx *Tx) Add(counter Key, delta, limit int64) *Counted {
+	h := &Counted{}
+	t, err := tx.target(SpaceCounter, counter)
+	if err != nil {
+		tx.fail(err)
+		return h
+	}
+	tx.adds = append(tx.adds, Add{Target: t, Delta: delta, Limit: limit})
+	tx.counted = append(tx.counted, h)
+	return h
+}
+
+// Counter returns a counter's value without the pending Adds of this Tx; 0 when
+// there is none. Reading a counter makes the change conditional on it: with an
+// Add alone there is no conflict.
+func (tx *Tx) Counter(k Key) (int64, error) {
+	t, err := tx.target(SpaceCounter, k)
+	if err != nil {
+		return 0, err
+	}
+	r, err := tx.read(t)
+	return int64(r.count()), err
+}
+
+// DropCounter deletes a counter, so that it is 0 again. It cannot be combined
+// with an Add to the same counter.
+func (tx *Tx) DropCounter(k Key) {
+	if t, err := tx.target(SpaceCounter, k); err != nil {
+		tx.fail(err)
+	} else {
+		tx.write(t, &write{key: k})
+	}
+}
+
+// DropLeaf deletes one leaf of a log, if it is there. Indexes do not move.
+func (tx *Tx) DropLeaf(log Key, index uint64) {
+	t, err := tx.target(SpaceLeaf, log)
+	if err != nil {
+		tx.fail(err)
+		return
+	}
+	t.Index = index
+	tx.write(t, &write{key: log})
+}
+
+// Keyring returns the sealed keyring and its revision; nil and 0 when there is
+// none. It needs no keys.
+func (tx *Tx) Keyring() (sealed []byte, rev uint64, err error) {
+	t := Target{Space: SpaceKeyring}
+	if w, ok := tx.writes[t]; ok {
+		return bytes.Clone(w.sealed), 0, nil
+	}
+	r, err := tx.read(t)
+	if err != nil || r == nil {
+		return nil, 0, err
+	}
+	return r.sealed(), r.revision(), nil
+}
+
+// PutKeyring replaces the sealed keyring. Read it by [Tx.Keyring] in the same
+// Tx, or two changes at once lose one of them. It needs no keys.
+func (tx *Tx) PutKeyring(sealed []byte) {
+	if len(sealed) > maxKeyringSize {
+		tx.fail(fmt.Errorf("%w: sealed keyring of %d bytes, at most %d", ErrTooLarge, len(sealed), maxKeyringSize))
+		return
+	}
+	tx.write(Target{Space: SpaceKeyring}, &write{sealed: append([]byte{}, sealed...)})
+}
+
+func (tx *Tx) fail(err error) {
+	if tx.err == nil {
+		tx.err = err
+	}
+}
+
+// read reads a row and notes its revision as a precondition.
+func (tx *Tx) read(t Target) (row, error) {
+	r, err := tx.view.row(t)
+	if err == nil {
+		tx.saw(t, r.revision())
+	}
+	return r, err
+}
+
+func (tx *Tx) saw(t Target, rev uint64) {
+	if _, ok := tx.seen[t]; !ok {
+		tx.seen[t] = struct{}{}
+		tx.reads = append(tx.reads, If{Target: t, Revision: rev})
+	}
+}
+
+func (tx *Tx) keyring() (*keyring.Keyring, error) {
+	if tx.ring == nil {
+		ring, err := tx.keys.Keyring()
+		if err != nil {
+			return nil, err
+		}
+		tx.ring = ring
+	}
+	return tx.ring, nil
+}
+
+func (tx *Tx) target(space Space, k Key) (Target, error) {
+	if err := k.check(); err != nil {
+		return Target{}, err
+	}
+	path, ok := tx.blind[k]
+	if !ok {
+		ring, err := tx.keyring()
+		if err != nil {
+			return Target{}, err
+		}
+		path = blind(ring, k)
+		tx.blind[k] = path
+	}
+	return Target{Space: space, Path: path}, nil
+}
