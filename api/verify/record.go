@@ -89,7 +89,7 @@ type Record struct {
 	Authn          string          `json:"authn,omitempty"`       // how the caller proved it: "mtls", "token", "unix"; ≤ 32 bytes of [a-z0-9-]
 	Certificate    CertificateHash `json:"certificate,omitempty"` // of the presented certificate
 	TokenID        string          `json:"token_id,omitempty"`    // the token's jti, ≤ 64 bytes of [A-Za-z0-9_-]
-	Method         string          `json:"method"`                // the RPC, "warder.v1.CredentialService/Sign": 1..128 bytes of [A-Za-z0-9._/-]
+	Method         string          `json:"method"`                // the RPC, "warder.v1.CredentialService/Sign": 1..128 bytes of [A-Za-z0-9._/:-]
 	Action         string          `json:"action,omitempty"`      // "credential.sign"; ≤ 64 bytes of [a-z0-9._-]
 	Resource       Resource        `json:"resource,omitzero"`
 	Decision       Decision        `json:"decision"`
@@ -125,6 +125,17 @@ func (k Kind) String() string {
 
 // MarshalText gives the same words as String.
 func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads "text", "number" or "flag".
+func (k *Kind) UnmarshalText(text []byte) error {
+	for _, kind := range []Kind{Text, Number, Flag} {
+		if string(text) == kind.String() {
+			*k = kind
+			return nil
+		}
+	}
+	return errors.New("an input's kind is text, number or flag")
+}
 
 // Input is one typed value of the context that a policy decided on.
 type Input struct {

@@ -368,3 +368,63 @@ func flip(t testing.TB, path string, offset int64) {
 		t.Fatal(err)
 	}
 }
+
+// TestStalledDiskIsUnhealthy holds a write back: callers give up with their context, and health says why.
+func TestStalledDiskIsUnhealthy(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(dir)
+		held := make(chan struct{})
+		cfg.SetProbe(func(step string) error {
+			if step == "sync segment" {
+				<-held
+			}
+			return nil
+		})
+		l := open(t, cfg)
+		ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+		defer cancel()
+		if _, err := l.Append(ctx, testRecord(0)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("append: %v", err)
+		}
+		if err := l.Healthy(); !errors.Is(err, audit.ErrUnavailable) {
+			t.Errorf("healthy: %v", err)
+		}
+		close(held)
+		closeLog(t, l)
+	})
+	if report, err := audit.VerifyDir(dir, verifierKeys(t), nil); err != nil || report.Entries != 1 {
+		t.Errorf("the record that was waited for in vain: %+v, %v", report, err)
+	}
+}
+
+func TestCheckAgainstAnchors(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, testConfig(dir))
+	fill(t, l, 5)
+	c, err := l.SignNow()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, l, 2)
+	good := verify.Anchor{Origin: c.Origin, Size: c.Size, Root: c.Root, Time: c.Time}
+	foreign := good
+	foreign.Origin.Log[0] ^= 1
+	foreign.Size = 1000
+	if err := l.Check([]verify.Anchor{good, foreign}); err != nil {
+		t.Fatal(err)
+	}
+	beyond := good
+	beyond.Size = 8
+	if err := l.Check([]verify.Anchor{beyond}); !errors.Is(err, verify.ErrTruncated) || l.Healthy() == nil {
+		t.Errorf("anchor beyond the end: %v", err)
+	}
+	l.Close()
+	l = open(t, testConfig(dir))
+	defer l.Close()
+	other := good
+	other.Root[0] ^= 1
+	if err := l.Check([]verify.Anchor{other}); !errors.Is(err, verify.ErrRewritten) || l.Healthy() == nil {
+		t.Errorf("anchor of another past: %v", err)
+	}
+}

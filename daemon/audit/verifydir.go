@@ -19,10 +19,7 @@ import (
 // [*Damage] of the files themselves. It changes nothing.
 func VerifyDir(dir string, keys []string, anchors []verify.Anchor) (verify.Report, error) {
 	signed, err := readSmall(filepath.Join(dir, "checkpoint"), verify.MaxCheckpoint)
-	if errors.Is(err, fs.ErrNotExist) {
-		return verify.Report{}, &Damage{"checkpoint", 0, 0, "the file is missing: a log is signed within a second of its first entry"}
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return verify.Report{}, fmt.Errorf("audit log: %w", err)
 	}
 	s, err := openStored(dir)
@@ -30,7 +27,20 @@ func VerifyDir(dir string, keys []string, anchors []verify.Anchor) (verify.Repor
 		return verify.Report{}, err
 	}
 	defer s.hashes.file.Close()
+	if signed == nil {
+		return verify.Report{}, s.unsigned()
+	}
 	return verify.Log(s.entries(), verify.Evidence{Checkpoint: signed, Keys: keys, Anchors: anchors})
+}
+
+// unsigned is what to say of a log without a checkpoint: its damage if it has any, else that the file is missing.
+func (s *stored) unsigned() error {
+	for _, err := range s.entries() {
+		if err != nil {
+			return err
+		}
+	}
+	return &Damage{"checkpoint", 0, 0, "the file is missing: a log is signed within a second of its first entry"}
 }
 
 // stored is a log's files, for reading only.
