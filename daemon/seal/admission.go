@@ -1,0 +1,216 @@
+package seal
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"warder/hsm"
+	"warder/keystore/kv"
+)
+
+// joinPrefix is the first part of a join token: its form and version.
+const joinPrefix = "wjt1"
+
+// MaxJoinTTL bounds how long a join token may wait for its node.
+const MaxJoinTTL = 24 * time.Hour
+
+// ErrJoinRefused is the one answer to every join token that is unknown, used, expired or of another node or key.
+var ErrJoinRefused = errors.New("the join token is not valid for this node and its HSM: it is unknown, used, expired, or made for another; ask an operator for a new one")
+
+// ErrMemberExists says that a member of that name is admitted already.
+var ErrMemberExists = errors.New("a node of that name is a member already: remove it first, or choose another name")
+
+// JoinToken admits one node once: the node of that name whose HSM holds the key of that fingerprint.
+type JoinToken struct {
+	Node        string          `json:"node"`
+	Fingerprint hsm.Fingerprint `json:"fingerprint"`
+	Hash        []byte          `json:"hash"` // SHA-256 of the secret half
+	Expires     time.Time       `json:"expires"`
+}
+
+// JoinRequest is what a node shows to be admitted. Keys are DER SubjectPublicKeyInfo.
+type JoinRequest struct {
+	Token        string
+	Node         string
+	Address      string
+	Endpoint     string
+	CSR          []byte
+	Root         RootKey
+	NodeKey      []byte
+	TransportKey []byte
+	AuditKey     []byte
+	Signature    []byte // of the node's HSM key over Transcript, ASN.1 DER
+}
+
+// Transcript is the SHA-256 digest that the joining node's HSM signs: a label, then every field but the signature in
+// the order of warder.v1.JoinClusterRequest, each preceded by its length as a big-endian u32.
+func (r JoinRequest) Transcript() []byte {
+	hash := sha256.New()
+	hash.Write([]byte("warder join v1"))
+	fields := [][]byte{
+		[]byte(r.Token), []byte(r.Node), []byte(r.Address), r.CSR, r.Root.Public, []byte(r.Root.Hash),
+		r.NodeKey, r.TransportKey, r.AuditKey, []byte(r.Endpoint),
+	}
+	for _, field := range fields {
+		hash.Write(binary.BigEndian.AppendUint32(nil, uint32(len(field))))
+		hash.Write(field)
+	}
+	return hash.Sum(nil)
+}
+
+// CreateJoinToken records a single-use token for one node and one HSM key, and gives its text.
+func (k *Keeper) CreateJoinToken(ctx context.Context, node string, fingerprint hsm.Fingerprint, ttl time.Duration) (string, time.Time, error) {
+	if ttl <= 0 || ttl > MaxJoinTTL {
+		return "", time.Time{}, fmt.Errorf("a join token may live for at most %s, not %s", MaxJoinTTL, ttl)
+	}
+	id, secret := rand.Text(), make([]byte, 32)
+	if _, err := rand.Read(secret); err != nil {
+		return "", time.Time{}, err
+	}
+	hash := sha256.Sum256(secret)
+	token := JoinToken{Node: node, Fingerprint: fingerprint, Hash: hash[:], Expires: k.cfg.Clock().Add(ttl).UTC()}
+	err := k.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
+		var member Member
+		if found, err := get(tx, memberKey(node), &member); err != nil {
+			return err
+		} else if found {
+			return ErrMemberExists
+		}
+		return put(tx, joinTokenKey(id), token)
+	})
+	text := strings.Join([]string{joinPrefix, id, base64.RawURLEncoding.EncodeToString(secret)}, ".")
+	return text, token.Expires, err
+}
+
+// Admit checks a join request, uses its token up, records the member and seals the keyring to it as well, all in one
+// batch: of any number of parallel requests with one token, one succeeds.
+func (k *Keeper) Admit(ctx context.Context, request JoinRequest) (Member, error) {
+	id, secret, err := parseJoinToken(request.Token)
+	if err != nil {
+		return Member{}, err
+	}
+	if err := checkJoinKeys(request); err != nil {
+		return Member{}, err
+	}
+	var member Member
+	err = k.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
+		if err := k.redeem(tx, id, secret, request); err != nil {
+			return err
+		}
+		member = Member{
+			Node: request.Node, Address: request.Address, Endpoint: request.Endpoint, NodeKey: request.NodeKey,
+			TransportKey: request.TransportKey, AuditKey: request.AuditKey, Root: request.Root, Admitted: k.cfg.Clock().UTC(),
+		}
+		return k.addMember(tx, member)
+	})
+	return member, err
+}
+
+// redeem uses the token up, or says ErrJoinRefused, which is the same for every cause.
+func (k *Keeper) redeem(tx *kv.Tx, id string, secret []byte, request JoinRequest) error {
+	var token JoinToken
+	found, err := get(tx, joinTokenKey(id), &token)
+	if err != nil {
+		return err
+	}
+	hash := sha256.Sum256(secret)
+	right := subtle.ConstantTimeCompare(hash[:], token.Hash) == 1
+	if !found || !right || token.Node != request.Node || k.cfg.Clock().After(token.Expires) ||
+		token.Fingerprint != fingerprintOf(request.NodeKey) {
+		return ErrJoinRefused
+	}
+	tx.Delete(joinTokenKey(id))
+	return nil
+}
+
+func (k *Keeper) addMember(tx *kv.Tx, member Member) error {
+	var rotation Rotation
+	if _, err := get(tx, rotationKey(), &rotation); err != nil {
+		return err
+	}
+	if rotation.Running() {
+		return ErrRotating
+	}
+	ring, err := k.cfg.Holder.Keyring()
+	if err != nil {
+		return err
+	}
+	if err := put(tx, memberKey(member.Node), member); err != nil {
+		return err
+	}
+	_, err = k.sealAnew(tx, ring, currentRoots)
+	return err
+}
+
+// Evict forgets a member: its entry leaves the sealing, and its certificate is refused from then on.
+// The data keys that it knew must be rotated next.
+func (k *Keeper) Evict(ctx context.Context, node string) error {
+	return k.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
+		ring, err := k.cfg.Holder.Keyring()
+		if err != nil {
+			return err
+		}
+		tx.Delete(memberKey(node))
+		tx.Delete(confirmationKey(node))
+		tx.Delete(shareKey(node))
+		_, err = k.sealAnew(tx, ring, bothRoots)
+		return err
+	})
+}
+
+func parseJoinToken(text string) (id string, secret []byte, err error) {
+	parts := strings.Split(text, ".")
+	if len(text) > 256 || len(parts) != 3 || parts[0] != joinPrefix || len(parts[1]) != len(rand.Text()) {
+		return "", nil, ErrJoinRefused
+	}
+	secret, err = base64.RawURLEncoding.Strict().DecodeString(parts[2])
+	if err != nil || len(secret) != 32 {
+		return "", nil, ErrJoinRefused
+	}
+	return parts[1], secret, nil
+}
+
+// checkJoinKeys verifies that the node's HSM key signed the request, and that every key in it is of a kind that is taken.
+func checkJoinKeys(request JoinRequest) error {
+	parsed, err := x509.ParsePKIXPublicKey(request.NodeKey)
+	if err != nil {
+		return ErrJoinRefused
+	}
+	public, ok := parsed.(*ecdsa.PublicKey)
+	if !ok || !ecdsa.VerifyASN1(public, request.Transcript(), request.Signature) {
+		return ErrJoinRefused
+	}
+	if _, err := newRecipient(request.Root); err != nil {
+		return err
+	}
+	if hash := hsm.Hash(request.Root.Hash); hash != hsm.SHA1 && hash != hsm.SHA256 {
+		return fmt.Errorf("the root key's OAEP hash %q is not one of %s and %s", request.Root.Hash, hsm.SHA1, hsm.SHA256)
+	}
+	if len(request.TransportKey) > 0 {
+		if _, err := newRecipient(RootKey{Public: request.TransportKey, Hash: string(hsm.SHA256)}); err != nil {
+			return fmt.Errorf("the transport key: %w", err)
+		}
+	}
+	return nil
+}
+
+// IsMember says whether the node is admitted.
+func (k *Keeper) IsMember(ctx context.Context, node string) (bool, error) {
+	var members []Member
+	err := k.cfg.DB.View(ctx, func(tx *kv.Tx) (err error) {
+		members, err = Members(tx)
+		return err
+	})
+	return slices.ContainsFunc(members, func(m Member) bool { return m.Node == node }), err
+}
