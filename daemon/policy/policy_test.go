@@ -177,7 +177,7 @@ func TestForeignNamespaceIsUnreachable(t *testing.T) {
 				case policy.Namespace:
 					path = "b"
 				}
-				r := policy.Request{Principal: principal(t, kind, "a/x"), Action: spec.Name, Resource: resource(t, resourceType, path), Context: context(spec)}
+				r := policy.Request{Principal: principal(t, kind, "a/x"), Action: spec.Name, Resource: resource(t, resourceType, path), Context: rowContext(spec)}
 				asked++
 				if d := set.Decide(r); d.Allow || len(d.Errors) > 0 {
 					t.Errorf("%s on %s: %+v", spec.Name, r.Resource, d)
@@ -193,7 +193,7 @@ func TestForeignNamespaceIsUnreachable(t *testing.T) {
 	}
 }
 
-func context(spec policy.ActionSpec) map[string]any {
+func rowContext(spec policy.ActionSpec) map[string]any {
 	m := map[string]any{}
 	for _, a := range spec.Context {
 		switch a.Type {
