@@ -71,7 +71,7 @@ var (
 	fieldType      = field{"resource type", dotted, 0, 64}
 	fieldNamespace = field{"resource namespace", lower, 0, 63}
 	fieldName      = field{"resource name", dotted, 0, 64}
-	fieldReason    = field{"reason", code, 0, 64}
+	fieldReason    = field{"reason", dotted, 0, 64}
 	fieldPolicy    = field{"policy", path, 1, 200}
 	fieldInput     = field{"input name", label, 1, 64}
 	fieldText      = field{"input text", print, 0, 128}

@@ -93,7 +93,7 @@ type Record struct {
 	Action         string          `json:"action,omitempty"`      // "credential.sign"; ≤ 64 bytes of [a-z0-9._-]
 	Resource       Resource        `json:"resource,omitzero"`
 	Decision       Decision        `json:"decision"`
-	Reason         string          `json:"reason,omitempty"`          // stable code, required for Deny: ≤ 64 bytes of [a-z0-9._-]
+	Reason         string          `json:"reason,omitempty"`          // stable code, required for Deny: ≤ 64 bytes of [A-Za-z0-9._-]
 	Policies       []string        `json:"policies,omitempty"`        // those that decided, ascending and distinct: ≤ 32 of 1..200 bytes of [A-Za-z0-9._/:-]
 	PolicyRevision uint64          `json:"policy_revision,omitempty"` // of the policy set that was asked
 	Inputs         []Input         `json:"inputs,omitempty"`          // the context that the policy saw, names ascending and distinct: ≤ 32

@@ -236,3 +236,24 @@ func FuzzCheckpoint(f *testing.F) {
 		}
 	})
 }
+
+// FuzzAnchor: whatever decodes, encodes to the same bytes.
+func FuzzAnchor(f *testing.F) {
+	a := anchor(sign(f, leaves(f, 3)))
+	a.Note = []byte("signed")
+	value, err := a.MarshalBinary()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(value)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var a verify.Anchor
+		if a.UnmarshalBinary(data) != nil {
+			return
+		}
+		again, err := a.MarshalBinary()
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("%x decodes, and encodes to %x, %v", data, again, err)
+		}
+	})
+}

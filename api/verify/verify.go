@@ -33,6 +33,12 @@ type Anchor struct {
 	Size   uint64
 	Root   Hash
 	Time   time.Time
+	Note   []byte // the signed checkpoint itself, when kept; at most [MaxCheckpoint]
+}
+
+// AnchorOf gives the anchor of a checkpoint.
+func AnchorOf(c Checkpoint) Anchor {
+	return Anchor{Origin: c.Origin, Size: c.Size, Root: c.Root, Time: c.Time, Note: c.Note}
 }
 
 // Evidence is what the entries are held against.
