@@ -33,10 +33,7 @@ func (s *Store) Apply(index uint64, entries [][]byte) (results [][]byte, err err
 	if index < s.state.index || index == s.state.index && s.state.part == 0 {
 		return results, nil
 	}
-	err = guarded(func() error {
-		if err := s.checkSpace(); err != nil {
-			return err
-		}
+	err = guarded(func() (err error) {
 		results, err = s.apply(index, entries, results)
 		return err
 	})
@@ -92,6 +89,9 @@ func (s *Store) apply(index uint64, entries, results [][]byte) ([][]byte, error)
 
 // commit writes the change durably, then lets readers and watchers see it.
 func (s *Store) commit(c *change) error {
+	if err := s.checkSpace(); err != nil {
+		return err
+	}
 	if err := c.commit(s.gen.db); err != nil {
 		return err
 	}

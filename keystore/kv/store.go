@@ -40,6 +40,8 @@ type StoreConfig struct {
 	// applied; 0 means DefaultReserve. Badger maps its files: on a disk that is
 	// really full it does not get an error, the process gets a SIGBUS.
 	Reserve uint64
+	// Free tells how many bytes are free where dir is; nil asks the file system.
+	Free func(dir string) (uint64, error)
 }
 
 // Store is the state machine: the rows, their running hash and the index of the
@@ -49,6 +51,7 @@ type Store struct {
 	dir     string
 	log     *slog.Logger
 	reserve uint64
+	free    func(dir string) (uint64, error)
 	lock    *os.File
 
 	write  sync.Mutex // held by Apply, Restore, Mark and Close: one change at a time
@@ -72,12 +75,15 @@ type observer struct{ notify func([]Target) }
 // after the last mark is what the log replays (see [Store.Applied]).
 // [SetAside] moves a damaged store out of the way.
 func OpenStore(cfg StoreConfig) (*Store, error) {
-	s := &Store{dir: cfg.Dir, log: cfg.Logger, reserve: cfg.Reserve, observers: map[*observer]struct{}{}}
+	s := &Store{dir: cfg.Dir, log: cfg.Logger, reserve: cfg.Reserve, free: cfg.Free, observers: map[*observer]struct{}{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.reserve == 0 {
 		s.reserve = DefaultReserve
+	}
+	if s.free == nil {
+		s.free = freeBytes
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", s.dir, err)
@@ -249,16 +255,23 @@ func (s *Store) fail(err error) error {
 	return s.failed
 }
 
+// checkSpace refuses to go on when the disk is nearly full.
 func (s *Store) checkSpace() error {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(s.dir, &st); err != nil {
+	free, err := s.free(s.dir)
+	if err != nil {
 		return err
 	}
-	if free := st.Bavail * uint64(st.Bsize); free < s.reserve {
+	if free < s.reserve {
 		return fmt.Errorf("%w: %d MiB free where %s is, %d MiB must stay free",
 			syscall.ENOSPC, free>>20, s.dir, s.reserve>>20)
 	}
 	return nil
+}
+
+func freeBytes(dir string) (uint64, error) {
+	var st syscall.Statfs_t
+	err := syscall.Statfs(dir, &st)
+	return st.Bavail * uint64(st.Bsize), err
 }
 
 // Close waits for open views and snapshots, closes the store and writes down
