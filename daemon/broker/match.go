@@ -11,12 +11,13 @@ import (
 // the end is one or more.
 type match struct {
 	methods, hosts, calls []string
+	headers               []string
 	content               []content
 	paths                 [][]string
 }
 
 func (p *Profile) compileMatch(y matchYAML) (match, error) {
-	m := match{methods: y.Methods, hosts: y.Hosts, calls: y.Calls, content: y.Content}
+	m := match{methods: y.Methods, hosts: y.Hosts, calls: y.Calls, headers: y.Headers, content: y.Content}
 	for _, method := range y.Methods {
 		if (&parsed{}).setMethod(method) != nil {
 			return match{}, fmt.Errorf("method %q is none", method)
@@ -47,7 +48,8 @@ func (p *Profile) compileMatch(y matchYAML) (match, error) {
 
 func (m *match) fits(p *Profile, r *parsed) bool {
 	return listed(m.methods, r.method) && listed(m.hosts, r.host) && listed(m.content, r.content) &&
-		m.fitsPath(r.path) && m.fitsCall(p, r)
+		m.fitsPath(r.path) && m.fitsCall(p, r) &&
+		!slices.ContainsFunc(m.headers, func(h string) bool { return r.header.Get(h) == "" })
 }
 
 func listed[T comparable](list []T, v T) bool { return len(list) == 0 || slices.Contains(list, v) }

@@ -44,6 +44,7 @@ type matchYAML struct {
 	Paths   []string  `yaml:"paths"`
 	Content []content `yaml:"content"`
 	Calls   []string  `yaml:"calls"`
+	Headers []string  `yaml:"headers"` // that the request carries
 }
 
 type insertYAML struct {
