@@ -307,8 +307,11 @@ type AuditAnchor struct {
 	// The tree's root at that size, 32 bytes.
 	RootHash   []byte                 `protobuf:"bytes,3,opt,name=root_hash,json=rootHash,proto3" json:"root_hash,omitempty"`
 	AnchoredAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=anchored_at,json=anchoredAt,proto3" json:"anchored_at,omitempty"`
-	// The signed checkpoint that was anchored.
-	Checkpoint    []byte `protobuf:"bytes,5,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// The signed checkpoint that was anchored; empty where only its root was kept.
+	Checkpoint []byte `protobuf:"bytes,5,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	// The log's origin: "warder/audit/<node>/<log id>". A node that had to begin a new
+	// log has a new origin.
+	Origin        string `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -376,6 +379,13 @@ func (x *AuditAnchor) GetCheckpoint() []byte {
 		return x.Checkpoint
 	}
 	return nil
+}
+
+func (x *AuditAnchor) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
 }
 
 type GetAuditCheckpointRequest struct {
@@ -719,7 +729,7 @@ const file_warder_v1_audit_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\x04R\x05limit\"Y\n" +
 	"\x11TailAuditResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12.\n" +
-	"\x06record\x18\x02 \x01(\v2\x16.warder.v1.AuditRecordR\x06record\"\xb4\x01\n" +
+	"\x06record\x18\x02 \x01(\v2\x16.warder.v1.AuditRecordR\x06record\"\xcc\x01\n" +
 	"\vAuditAnchor\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1b\n" +
@@ -728,7 +738,8 @@ const file_warder_v1_audit_proto_rawDesc = "" +
 	"anchoredAt\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\x05 \x01(\fR\n" +
-	"checkpoint\"\x1b\n" +
+	"checkpoint\x12\x16\n" +
+	"\x06origin\x18\x06 \x01(\tR\x06origin\"\x1b\n" +
 	"\x19GetAuditCheckpointRequest\"\xa6\x01\n" +
 	"\x1aGetAuditCheckpointResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1e\n" +
