@@ -2,10 +2,14 @@ package kv
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"warder/keystore/keyring"
 )
 
 // markEvery is how many log entries may pass between two marks.
@@ -182,6 +186,9 @@ func (c *change) refuse(b *Batch) (Result, error) {
 			return Result{Status: StatusConflict, Failed: i}, nil
 		}
 	}
+	if stale, err := c.stale(b); err != nil || stale {
+		return Result{Status: StatusStaleKey}, err
+	}
 	values := map[Target]int64{}
 	for i, a := range b.Add {
 		now, seen := values[a.Target]
@@ -198,6 +205,25 @@ func (c *change) refuse(b *Batch) (Result, error) {
 		values[a.Target] = now + a.Delta
 	}
 	return Result{Status: StatusOK}, nil
+}
+
+// stale reports whether the batch brings a value under a data key that may not
+// seal any more. Which key it was stands plain at the front of the value.
+func (c *change) stale(b *Batch) (bool, error) {
+	x, err := c.cell(Target{Space: SpaceFloor})
+	if err != nil || x.now == nil {
+		return false, err
+	}
+	below := func(sealed []byte) bool {
+		id, err := keyring.KeyID(sealed)
+		return err != nil || uint64(id) < x.now.count()
+	}
+	for _, p := range b.Put {
+		if !p.Target.Space.system() && below(p.Sealed) {
+			return true, nil
+		}
+	}
+	return slices.ContainsFunc(b.Append, func(a Append) bool { return below(a.Sealed) }), nil
 }
 
 // allowed reports whether the counter may go from now to now+Delta.
@@ -254,6 +280,9 @@ func (c *change) put(p Put) error {
 		}
 	}
 	c.touch(p.Target)
+	if p.Target.Space == SpaceFloor {
+		return c.set(p.Target, newCountRow(c.state.seq, uint64(binary.BigEndian.Uint32(p.Sealed))))
+	}
 	return c.set(p.Target, newRow(c.state.seq, p.Sealed))
 }
 

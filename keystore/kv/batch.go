@@ -44,8 +44,8 @@ type If struct {
 	Revision uint64
 }
 
-// Put writes a record, a leaf that exists already (to seal it anew), or the
-// keyring.
+// Put writes a record, a leaf that exists already (to seal it anew), the
+// keyring, or the floor: the id of a data key in 4 bytes, big-endian.
 type Put struct {
 	Target Target
 	Sealed []byte
@@ -196,6 +196,8 @@ func (t Target) takes(v []byte) bool {
 		return len(v) <= maxSealedSize
 	case SpaceKeyring:
 		return len(v) <= maxKeyringSize
+	case SpaceFloor:
+		return len(v) == 4
 	default:
 		return false
 	}

@@ -22,6 +22,9 @@ var (
 	ErrLimit = errors.New("counter is at its limit")
 	// ErrNotFound is returned by [Tx.Get] for a record that is not there.
 	ErrNotFound = errors.New("no such record")
+	// ErrStaleKey is returned by [DB.Update] when this member seals under a
+	// data key that is on its way out.
+	ErrStaleKey = errors.New("sealed under a data key that is being retired; try again once this node has the new keyring")
 	// ErrReplayed is returned by [DB.Update] when the log says that the change
 	// had been applied before it could have been: a fault of the log.
 	ErrReplayed = errors.New("change answered as replayed; its outcome is not known")

@@ -352,6 +352,17 @@ func TestReseal(t *testing.T) {
 	}
 	keys.ring.Store(ring)
 	update(t, db, func(tx *kv.Tx) { tx.Put(kv.K("ns", "7"), []byte("value")) })
+	update(t, db, func(tx *kv.Tx) { tx.SetKeyFloor(id) })
+	keys.ring.Store(old)
+	for i, fn := range []func(*kv.Tx){
+		func(tx *kv.Tx) { tx.Put(kv.K("late"), nil) },
+		func(tx *kv.Tx) { tx.Append(kv.K("late"), nil) },
+	} {
+		if err := db.Update(t.Context(), func(tx *kv.Tx) error { fn(tx); return nil }); !errors.Is(err, kv.ErrStaleKey) {
+			t.Errorf("%d: sealed under the old key: %v", i, err)
+		}
+	}
+	keys.ring.Store(ring)
 	total := 0
 	for done := false; !done; {
 		var n int

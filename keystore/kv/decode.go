@@ -116,7 +116,7 @@ func (r *reader) bytes(limit int) []byte {
 
 func (r *reader) target() Target {
 	t := Target{Space: Space(r.u8())}
-	if t.Space == SpaceKeyring {
+	if t.Space.system() {
 		return t
 	}
 	n := r.u8()

@@ -46,6 +46,8 @@ func (tx *Tx) settle(r Result) (again bool, err error) {
 			ErrConflict, tx.expects[r.Failed].Target, tx.expects[r.Failed].Revision)
 	case StatusLimit:
 		return false, ErrLimit
+	case StatusStaleKey:
+		return false, ErrStaleKey
 	case StatusReplayed:
 		return false, ErrReplayed
 	default:

@@ -111,8 +111,10 @@ func (db *DB) propose(ctx context.Context, b *Batch) (Result, error) {
 }
 
 // KeysInUse counts, for each data key, the values that are sealed with it. It
-// opens none of them and works on a sealed member. A key may be dropped when it
-// is not in the result on any member and no member can still propose under it.
+// opens none of them and works on a sealed member. The order that loses nothing
+// is: every member has the new keyring; [Tx.SetKeyFloor] to the new key's id;
+// [DB.Reseal] until done; then, on a reading behind the floor, an old key that
+// is not in the result can be dropped.
 func (db *DB) KeysInUse(ctx context.Context) (map[uint32]int, error) {
 	use := map[uint32]int{}
 	err := db.eachSealed(ctx, nil, func(t Target, r row) error {

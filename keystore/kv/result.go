@@ -16,6 +16,7 @@ const (
 	StatusLimit     Status = 3 // an Add would have passed its limit; nothing was changed
 	StatusMalformed Status = 4 // the entry is not a batch; nothing was changed
 	StatusReplayed  Status = 5 // the entry had been applied before; its result is not known any more
+	StatusStaleKey  Status = 6 // a value is sealed under a data key below the floor; nothing was changed
 )
 
 // String returns the status's name.
@@ -31,6 +32,8 @@ func (s Status) String() string {
 		return "malformed"
 	case StatusReplayed:
 		return "replayed"
+	case StatusStaleKey:
+		return "stale key"
 	default:
 		return fmt.Sprintf("status %d", byte(s))
 	}
@@ -76,7 +79,7 @@ func DecodeResult(data []byte) (Result, error) {
 	if r.bad || version != resultVersion || 8*(appended+counters) != len(r.rest) {
 		return Result{}, fmt.Errorf("%w: %d bytes, version %d", errResult, len(data), version)
 	}
-	if out.Status < StatusOK || out.Status > StatusReplayed {
+	if out.Status < StatusOK || out.Status > StatusStaleKey {
 		return Result{}, fmt.Errorf("%w: %v", errResult, out.Status)
 	}
 	out.Appended = decodeEach(&r, appended, r.u64)

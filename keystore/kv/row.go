@@ -23,6 +23,7 @@ var ErrDamaged = errors.New("damaged")
 //	counter       revision u64 | value i64
 //	log           revision u64 | next index u64
 //	keyring       revision u64 | sealed keyring
+//	floor         revision u64 | data key id u64
 type row []byte
 
 func newRow(revision uint64, rest []byte) row {

@@ -21,6 +21,7 @@ const (
 	SpaceLog     Space = 'l' // the next index of a log
 	SpaceLeaf    Space = 'f' // one sealed leaf of a log
 	SpaceKeyring Space = 'k' // the sealed keyring, the one plain system record
+	SpaceFloor   Space = 'w' // the least data key that may seal, plain
 	spaceState   Space = 's' // the store's own state; never in a batch
 )
 
@@ -29,9 +30,12 @@ const (
 // of a [Key]. A Target is comparable.
 type Target struct {
 	Space Space
-	Path  string // blinded, 16 bytes for each part; empty for the keyring only
+	Path  string // blinded, 16 bytes for each part; empty for keyring and floor
 	Index uint64 // of a leaf
 }
+
+// system reports whether the space has one row and no paths.
+func (s Space) system() bool { return s == SpaceKeyring || s == SpaceFloor }
 
 func (t Target) depth() int { return len(t.Path) / blindSize }
 
@@ -39,7 +43,7 @@ func (t Target) depth() int { return len(t.Path) / blindSize }
 func (t Target) valid() bool {
 	n := len(t.Path)
 	switch t.Space {
-	case SpaceKeyring:
+	case SpaceKeyring, SpaceFloor:
 		return n == 0 && t.Index == 0
 	case SpaceRecord, SpacePrefix, SpaceCounter, SpaceLog:
 		return t.Index == 0 && n%blindSize == 0 && n >= blindSize && n <= MaxParts*blindSize
@@ -107,7 +111,7 @@ func (t Target) ancestors(yield func(Target) bool) {
 
 func (t Target) appendTo(b []byte) []byte {
 	b = append(b, byte(t.Space))
-	if t.Space == SpaceKeyring {
+	if t.Space.system() {
 		return b
 	}
 	b = append(append(b, byte(t.depth())), t.Path...)

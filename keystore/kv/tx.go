@@ -2,6 +2,7 @@ package kv
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 
@@ -236,6 +237,19 @@ func (tx *Tx) PutKeyring(sealed []byte) {
 		return
 	}
 	tx.write(Target{Space: SpaceKeyring}, &write{sealed: append([]byte{}, sealed...)})
+}
+
+// SetKeyFloor forbids, from this change on, values that are sealed under a data
+// key with an id below floor: a member that has not heard of the new key gets
+// [ErrStaleKey]. What is stored already stays. It needs no keys.
+func (tx *Tx) SetKeyFloor(floor uint32) {
+	tx.write(Target{Space: SpaceFloor}, &write{sealed: binary.BigEndian.AppendUint32(nil, floor)})
+}
+
+// KeyFloor returns what SetKeyFloor set last; 0 at first. It needs no keys.
+func (tx *Tx) KeyFloor() (uint32, error) {
+	r, err := tx.read(Target{Space: SpaceFloor})
+	return uint32(r.count()), err
 }
 
 func (tx *Tx) fail(err error) {

@@ -51,7 +51,7 @@ func (db *DB) Watch(prefix Key) *Watcher {
 			path = &p
 		}
 		for _, t := range touched {
-			if t.Space != SpaceKeyring && strings.HasPrefix(t.Path, *path) {
+			if !t.Space.system() && strings.HasPrefix(t.Path, *path) {
 				return true
 			}
 		}
