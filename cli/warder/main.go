@@ -1,0 +1,23 @@
+// Command warder is the whole of Warder in one binary: the daemon and its command line.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"warder/cli"
+)
+
+// version is set by the build: -ldflags "-X main.version=…".
+var version = "development"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := cli.Run(ctx, cli.Env{
+		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version,
+	})
+	stop()
+	os.Exit(code)
+}
