@@ -18,8 +18,10 @@ import (
 type fsm struct {
 	machine Machine
 	fail    func(error) // stops the node
-	samples samples
-	busy    atomic.Int64 // when the Apply now running began, ns since 1970; 0 = none
+	// configured is told of each committed configuration.
+	configured func(raft.Configuration, uint64)
+	samples    samples
+	busy       atomic.Int64 // when the Apply now running began, ns since 1970; 0 = none
 
 	mu      sync.Mutex // guards all below
 	held    uint64     // the machine's own index: entries up to it are not applied again
@@ -30,9 +32,9 @@ type fsm struct {
 
 var _ raft.BatchingFSM = (*fsm)(nil)
 
-func newFSM(machine Machine, fail func(error)) *fsm {
+func newFSM(machine Machine, fail func(error), configured func(raft.Configuration, uint64)) *fsm {
 	held := machine.Applied()
-	return &fsm{machine: machine, fail: fail, held: held, applied: held, moved: make(chan struct{})}
+	return &fsm{machine: machine, fail: fail, configured: configured, held: held, applied: held, moved: make(chan struct{})}
 }
 
 // applied is what a Raft entry's future carries on the leader.
@@ -58,6 +60,9 @@ func (f *fsm) apply(entry *raft.Log) ([][]byte, error) {
 	f.mu.Unlock()
 	if failed != nil {
 		return nil, failed
+	}
+	if entry.Type == raft.LogConfiguration {
+		f.configured(raft.DecodeConfiguration(entry.Data), entry.Index)
 	}
 	if entry.Type != raft.LogCommand || entry.Index <= held {
 		f.advance(entry.Index, held)
@@ -150,6 +155,7 @@ func (f *fsm) Restore(reader io.ReadCloser) error {
 	if err := f.machine.Restore(reader); err != nil {
 		return f.stop(fmt.Errorf("restore the snapshot of entry %d: %w", body.Index, err))
 	}
+	f.configured(body.Servers, body.ServersIndex)
 	f.advance(max(body.Index, f.machine.Applied()), f.machine.Applied())
 	return nil
 }

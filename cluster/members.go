@@ -45,17 +45,9 @@ func (n *Node) Leader() (id, addr string) {
 // IsLeader tells whether this node is the leader, as far as it knows: Barrier makes sure.
 func (n *Node) IsLeader() bool { return n.raft.State() == raft.Leader }
 
+// servers gives the newest configuration, committed or not. (Its future's Index is always 0 in raft v1.7.3.)
 func (n *Node) servers() []raft.Server {
-	servers, _ := n.configuration()
-	return servers
-}
-
-func (n *Node) configuration() ([]raft.Server, uint64) {
-	future := n.raft.GetConfiguration()
-	if future.Error() != nil {
-		return nil, 0
-	}
-	return future.Configuration().Servers, future.Index()
+	return n.raft.GetConfiguration().Configuration().Servers
 }
 
 func (n *Node) server(id string) (raft.Server, bool) {
@@ -101,10 +93,9 @@ func (n *Node) admitHere(id, hostPort string) error {
 	where := address(id, hostPort)
 	if server, ok := n.server(id); ok && server.Address == where {
 		return n.leaderOnly()
-	} else if ok && server.Suffrage == raft.Voter {
-		return n.change(n.raft.AddVoter(raft.ServerID(id), where, 0, 0))
 	}
-	return n.change(n.raft.AddNonvoter(raft.ServerID(id), where, 0, 0))
+	// Of a member that votes, AddNonvoter changes the address only.
+	return n.change(func() raft.IndexFuture { return n.raft.AddNonvoter(raft.ServerID(id), where, 0, 0) })
 }
 
 // Remove takes the node id out of the cluster and cuts its connections. It may be called on any node.
@@ -126,7 +117,7 @@ func (n *Node) removeHere(id string) error {
 	if id == n.id { // another leader removes this one
 		return errors.Join(ErrNoLeader, n.stepDownHere())
 	}
-	return n.change(n.raft.RemoveServer(raft.ServerID(id), 0, 0))
+	return n.change(func() raft.IndexFuture { return n.raft.RemoveServer(raft.ServerID(id), 0, 0) })
 }
 
 func (n *Node) voters() int {
@@ -176,8 +167,8 @@ func (n *Node) onLeader(ctx context.Context, kind byte, body []byte, here func()
 
 // change waits until a change of the configuration is committed. An empty group follows it, so that who waits for
 // its index hears of it: Raft tells the machine of groups only.
-func (n *Node) change(future raft.IndexFuture) error {
-	err := future.Error()
+func (n *Node) change(begin func() raft.IndexFuture) error {
+	err := begin().Error()
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return ErrNoLeader

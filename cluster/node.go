@@ -123,7 +123,7 @@ func (n *Node) startRaft(conf *raft.Config) (err error) {
 			err = fmt.Errorf("read the log in %s: %v: %w", n.cfg.Dir, reason, ErrDamaged)
 		}
 	}()
-	n.fsm = newFSM(n.cfg.Machine, n.fail)
+	n.fsm = newFSM(n.cfg.Machine, n.fail, n.configured)
 	log, stable := faultLog{n.store.Log, &n.armed}, faultStable{n.store.Stable, &n.armed, n.fail}
 	n.raft, err = raft.NewRaft(conf, n.fsm, log, stable, n.store.Snapshots, n.trans)
 	n.armed.Store(true)
@@ -131,6 +131,18 @@ func (n *Node) startRaft(conf *raft.Config) (err error) {
 		return errors.Join(err, n.failureOf())
 	}
 	return nil
+}
+
+// configured ends this node's exclusion when a committed configuration has it as a voter again.
+func (n *Node) configured(servers raft.Configuration, index uint64) {
+	for _, server := range servers.Servers {
+		if string(server.ID) != n.id || server.Suffrage != raft.Voter {
+			continue
+		}
+		if err := n.standing.promote(index); err != nil {
+			n.fail(err)
+		}
+	}
 }
 
 // fail stops the node with err, the first time.

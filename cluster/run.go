@@ -162,17 +162,11 @@ func (n *Node) watchStall() {
 	}
 }
 
-// watchMembers cuts the connections of who was removed, and ends this node's exclusion when it was promoted.
+// watchMembers cuts the connections of who was removed.
 func (n *Node) watchMembers() {
-	servers, index := n.configuration()
 	present := map[string]bool{}
-	for _, server := range servers {
+	for _, server := range n.servers() {
 		present[string(server.ID)] = true
-		if string(server.ID) == n.id && server.Suffrage == raft.Voter {
-			if err := n.standing.promote(index); err != nil {
-				n.fail(err)
-			}
-		}
 	}
 	for _, id := range n.left(present) {
 		n.links.hangUp(id)

@@ -76,24 +76,34 @@ func (n *Node) askStates(ctx context.Context) map[string]status {
 // guide takes one member a step further on the way demoted, told so, up to date, promoted.
 func (n *Node) guide(ctx context.Context, server raft.Server, state status, reached uint64) {
 	id, err := string(server.ID), error(nil)
-	_, index := n.configuration()
 	switch {
 	case server.Suffrage == raft.Voter && state.outside && state.demoted == 0:
 		n.logger.Warn("a voter's disk was empty: it becomes a non-voter until it is up to date", "node", id)
-		err = n.change(n.raft.DemoteVoter(server.ID, 0, 0))
+		err = n.change(func() raft.IndexFuture { return n.raft.DemoteVoter(server.ID, 0, 0) })
 	case server.Suffrage == raft.Voter:
 	case state.outside && state.demoted == 0:
-		if n.raft.CommitIndex() >= index {
-			body := append(state.incarnation[:len(state.incarnation):len(state.incarnation)], indexBody(index)...)
-			_, err = n.links.control(ctx, id, askDemoted, body)
-		}
+		err = n.tellDemoted(ctx, id, state.incarnation)
 	case state.last >= reached && reached > 0:
 		n.logger.Info("a member is up to date: it becomes a voter", "node", id)
-		err = n.change(n.raft.AddVoter(server.ID, server.Address, 0, 0))
+		err = n.change(func() raft.IndexFuture { return n.raft.AddVoter(server.ID, server.Address, 0, 0) })
 	}
 	if err != nil && ctx.Err() == nil {
 		n.logger.Warn("a member cannot be brought to a vote yet", "node", id, "error", err)
 	}
+}
+
+// tellDemoted tells a non-voter an index at which it was one. A group that is committed after the configuration was
+// read shows that this configuration is committed; only this goroutine promotes, so that no later one came between.
+func (n *Node) tellDemoted(ctx context.Context, id string, incarnation [16]byte) error {
+	index, _, err := await(n.raft.Apply(encodeGroup(nil), 0))
+	if err != nil {
+		return err
+	}
+	if server, ok := n.server(id); !ok || server.Suffrage == raft.Voter {
+		return nil
+	}
+	_, err = n.links.control(ctx, id, askDemoted, append(incarnation[:len(incarnation):len(incarnation)], indexBody(index)...))
+	return err
 }
 
 // compare looks for an index at which members' states differ, and tells those that differ from the majority.

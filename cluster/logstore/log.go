@@ -67,7 +67,7 @@ func openLog(dir string, fresh bool, logger *slog.Logger, onFail func(error)) (*
 
 func openWAL(dir string) (log *wal.WAL, err error) {
 	err = guard(dir, func() error {
-		log, err = wal.Open(dir, wal.WithCodec(recordCodec{}), wal.WithMetaStore(newMetaStore(dir)),
+		log, err = wal.Open(dir, wal.WithMetaStore(newMetaStore(dir)),
 			wal.WithSegmentSize(segmentLimit), wal.WithLogger(hclog.NewNullLogger()))
 		return err
 	})
@@ -120,7 +120,11 @@ func (l *Log) verify() error {
 }
 
 func (l *Log) read(index uint64, entry *raft.Log) error {
-	if err := l.wal.GetLog(index, entry); err != nil {
+	var outer raft.Log
+	if err := l.wal.GetLog(index, &outer); err != nil {
+		return err
+	}
+	if err := DecodeRecord(outer.Data, entry); err != nil {
 		return err
 	}
 	if entry.Index != index {
@@ -173,8 +177,11 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	err := l.write(func() error { return l.wal.StoreLogs(entries) })
+	records, err := wrap(entries)
 	if err != nil {
+		return err
+	}
+	if err := l.write(func() error { return l.wal.StoreLogs(records) }); err != nil {
 		return err
 	}
 	end := entries[len(entries)-1]
@@ -190,6 +197,20 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	default:
 	}
 	return nil
+}
+
+// wrap makes our records the payload of raft-wal's: a codec of our own in its place fails at the second open, since
+// raft-wal v0.4.2 writes the number of its own codec into new segments whatever codec it was given.
+func wrap(entries []*raft.Log) ([]*raft.Log, error) {
+	records := make([]*raft.Log, len(entries))
+	for i, entry := range entries {
+		size := len(entry.Data) + len(entry.Extensions)
+		if size > MaxRecord {
+			return nil, fmt.Errorf("log entry %d of %d bytes is larger than %d", entry.Index, size, MaxRecord)
+		}
+		records[i] = &raft.Log{Index: entry.Index, Data: AppendRecord(make([]byte, 0, recordHeader+size+recordSum), entry)}
+	}
+	return records, nil
 }
 
 // DeleteRange deletes a prefix or a suffix of the log, both ends included.

@@ -5,11 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
 )
 
 // A log record:
@@ -24,24 +22,6 @@ const (
 	// MaxRecord bounds a record's data and extensions together, in bytes.
 	MaxRecord = 32 << 20
 )
-
-// recordCodec is raft-wal's codec: our record is what its segments hold.
-type recordCodec struct{}
-
-var _ wal.Codec = recordCodec{}
-
-func (recordCodec) ID() uint64 { return wal.FirstExternalCodecID + 1 }
-
-func (recordCodec) Encode(entry *raft.Log, w io.Writer) error {
-	if len(entry.Data)+len(entry.Extensions) > MaxRecord {
-		return fmt.Errorf("log record %d of %d bytes is too large", entry.Index, len(entry.Data))
-	}
-	record := AppendRecord(make([]byte, 0, recordHeader+len(entry.Data)+len(entry.Extensions)+recordSum), entry)
-	_, err := w.Write(record)
-	return err
-}
-
-func (recordCodec) Decode(record []byte, entry *raft.Log) error { return DecodeRecord(record, entry) }
 
 // AppendRecord adds the encoding of entry to buf.
 func AppendRecord(buf []byte, entry *raft.Log) []byte {

@@ -115,14 +115,16 @@ func (s *Snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return meta, &Body{Index: meta.Index, in: io.LimitReader(bufio.NewReaderSize(file, 1<<18), meta.Size), file: file}, nil
+	return meta, &Body{Index: meta.Index, Servers: meta.Configuration, ServersIndex: meta.ConfigurationIndex, in: io.LimitReader(bufio.NewReaderSize(file, 1<<18), meta.Size), file: file}, nil
 }
 
 // Body reads a snapshot's body, whose hash was verified when it was opened.
 type Body struct {
-	Index uint64 // the last log entry that the snapshot covers
-	in    io.Reader
-	file  *os.File
+	Index        uint64             // the last log entry that the snapshot covers
+	Servers      raft.Configuration // as of that entry
+	ServersIndex uint64             // the entry that set it
+	in           io.Reader
+	file         *os.File
 }
 
 func (b *Body) Read(p []byte) (int, error) { return b.in.Read(p) }

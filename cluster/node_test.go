@@ -1,0 +1,95 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"warder/cluster"
+	"warder/cluster/clustertest"
+)
+
+func within(t *testing.T, limit time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func put(t *testing.T, c *clustertest.Cluster, id, key, value string) {
+	t.Helper()
+	if _, err := c.Node(id).Propose(within(t, 20*time.Second), fmt.Appendf(nil, "put %s %s", key, value)); err != nil {
+		t.Fatalf("propose on %s: %v", id, err)
+	}
+	if got := c.Machine(id).Get(key); got != value {
+		t.Fatalf("%s does not read its own write of %s: got %q, want %q", id, key, got, value)
+	}
+}
+
+func read(t *testing.T, c *clustertest.Cluster, id, key, want string) {
+	t.Helper()
+	if err := c.Node(id).Barrier(within(t, 20*time.Second)); err != nil {
+		t.Fatalf("barrier on %s: %v", id, err)
+	}
+	if got := c.Machine(id).Get(key); got != want {
+		t.Fatalf("%s reads %s: got %q, want %q", id, key, got, want)
+	}
+}
+
+func TestOneNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 1)
+		put(t, c, "n1", "a", "1")
+		read(t, c, "n1", "a", "1")
+		c.Stop("n1")
+		c.Start("n1")
+		read(t, c, "n1", "a", "1")
+		c.StopAll()
+	})
+}
+
+func TestThreeNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		for i, id := range c.IDs() {
+			put(t, c, id, "a", fmt.Sprint(i))
+			for _, other := range c.IDs() {
+				read(t, c, other, "a", fmt.Sprint(i))
+			}
+		}
+		c.Agree()
+		c.StopAll()
+	})
+}
+
+func TestFailover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		put(t, c, "n1", "a", "1")
+		leader := c.Leader()
+		c.Kill(leader)
+		began := time.Now()
+		next := c.Leader()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("a new leader took %v", took)
+		}
+		put(t, c, next, "a", "2")
+		c.Start(leader)
+		read(t, c, leader, "a", "2")
+		c.Agree()
+		c.StopAll()
+	})
+}
+
+func TestTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 1)
+		if _, err := c.Node("n1").Propose(within(t, time.Second), make([]byte, cluster.MaxEntry+1)); !errors.Is(err, cluster.ErrTooLarge) {
+			t.Errorf("got %v, want ErrTooLarge", err)
+		}
+		c.StopAll()
+	})
+}
