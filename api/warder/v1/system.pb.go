@@ -35,6 +35,9 @@ const (
 	AuditMode_AUDIT_MODE_ENFORCED AuditMode = 1
 	// The log cannot be written: the node answers nothing.
 	AuditMode_AUDIT_MODE_FAILED AuditMode = 2
+	// By the node's configuration an answer may leave up to 5 ms before its decision is
+	// on disk: a crash may lose the last of them.
+	AuditMode_AUDIT_MODE_RELAXED AuditMode = 3
 )
 
 // Enum value maps for AuditMode.
@@ -43,11 +46,13 @@ var (
 		0: "AUDIT_MODE_UNSPECIFIED",
 		1: "AUDIT_MODE_ENFORCED",
 		2: "AUDIT_MODE_FAILED",
+		3: "AUDIT_MODE_RELAXED",
 	}
 	AuditMode_value = map[string]int32{
 		"AUDIT_MODE_UNSPECIFIED": 0,
 		"AUDIT_MODE_ENFORCED":    1,
 		"AUDIT_MODE_FAILED":      2,
+		"AUDIT_MODE_RELAXED":     3,
 	}
 )
 
@@ -1034,11 +1039,12 @@ const file_warder_v1_system_proto_rawDesc = "" +
 	"recipients\x18\x04 \x01(\rR\n" +
 	"recipients\x12B\n" +
 	"\x0froot_rotated_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rrootRotatedAt\x12B\n" +
-	"\x0fdata_rotated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rdataRotatedAt*W\n" +
+	"\x0fdata_rotated_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\rdataRotatedAt*o\n" +
 	"\tAuditMode\x12\x1a\n" +
 	"\x16AUDIT_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AUDIT_MODE_ENFORCED\x10\x01\x12\x15\n" +
-	"\x11AUDIT_MODE_FAILED\x10\x022\x94\x03\n" +
+	"\x11AUDIT_MODE_FAILED\x10\x02\x12\x16\n" +
+	"\x12AUDIT_MODE_RELAXED\x10\x032\x94\x03\n" +
 	"\rSystemService\x12L\n" +
 	"\vInitCluster\x12\x1d.warder.v1.InitClusterRequest\x1a\x1e.warder.v1.InitClusterResponse\x12f\n" +
 	"\vJoinCluster\x12*.warder.v1.SystemServiceJoinClusterRequest\x1a+.warder.v1.SystemServiceJoinClusterResponse\x12B\n" +
