@@ -36,7 +36,10 @@ func (p *Profile) Parse(r Request) (*Call, error) {
 		return nil, err
 	}
 	c.context = map[string]any{"broker": p.Name, "class": string(c.endpoint.class), "host": request.host, "method": request.method}
-	return c, c.extract.context(c.context)
+	if err := c.extract.context(c.context); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // Class is what the endpoint does.

@@ -88,7 +88,10 @@ func (p *Profile) Fields(given map[string][]byte) (*Fields, error) {
 			return nil, fmt.Errorf("%w: %s: %w", ErrField, name, err)
 		}
 	}
-	return f, p.complete(f)
+	if err := p.complete(f); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // complete checks that every needed field is there, and one of each set of alternatives.
