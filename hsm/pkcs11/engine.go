@@ -1,0 +1,198 @@
+package pkcs11
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"warder/hsm"
+)
+
+// engine is the module's side: it runs in the child.
+type engine struct {
+	config Config // Module, Label, Serial, Init and Sessions only
+	info   hsm.Info
+	ctx    *p11.Ctx
+	slot   uint
+	unwrap unwrapForm
+
+	pool pool
+	// age counts rebuilds of sessions and login. Handles and sessions of an earlier age are not used.
+	age atomic.Uint64
+
+	making sync.Mutex // one maker of the node's and the transport key at a time
+
+	mu      sync.Mutex // guards what follows
+	pin     []byte     // wiped when it was refused
+	refused error      // the latch: set once, never cleared
+	login   p11.SessionHandle
+	handles map[string]p11.ObjectHandle // found keys of this age
+
+	canary canary
+}
+
+// openEngine loads the module, finds the token, logs in once and finds out by doing what the token can.
+func openEngine(config Config, pin []byte) (*engine, error) {
+	e := &engine{config: config, pin: pin, handles: map[string]p11.ObjectHandle{}}
+	steps := []func() error{e.load, e.findToken, e.firstLogin, e.openCanary, e.probeCustody}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+func (e *engine) load() error {
+	if err := checkModule(e.config.Module); err != nil {
+		return err
+	}
+	if e.ctx = p11.New(e.config.Module); e.ctx == nil {
+		return fmt.Errorf("%w: module %s was refused by the loader: run ldd %s and install what it lacks", hsm.ErrModuleMissing, e.config.Module, e.config.Module)
+	}
+	var options []p11.InitializeOption
+	if e.config.Init != "" {
+		argument := append([]byte(e.config.Init), 0)
+		options = append(options, p11.InitializeWithReserved(unsafe.Pointer(&argument[0])))
+	}
+	if err := e.ctx.Initialize(options...); err != nil {
+		return fmt.Errorf("%w: module %s does not initialise (%s): see its configuration and that its service runs", hsm.ErrUnavailable, e.config.Module, code(err))
+	}
+	return nil
+}
+
+// findToken finds the one token by label and serial. Slot numbers mean nothing: they change.
+func (e *engine) findToken() error {
+	slots, err := e.ctx.GetSlotList(true)
+	if err != nil {
+		return e.errorf(hsm.ErrUnavailable, "listing tokens failed (%s): see that the HSM is connected", code(err))
+	}
+	var seen []string
+	var matches int
+	for _, slot := range slots {
+		t, err := e.ctx.GetTokenInfo(slot)
+		if err != nil {
+			continue // another token's trouble
+		}
+		label, serial := trim(t.Label), trim(t.SerialNumber)
+		if t.Flags&p11.CKF_TOKEN_INITIALIZED != 0 {
+			seen = append(seen, fmt.Sprintf("%q (serial %q)", label, serial))
+		}
+		if (e.config.Label == "" || e.config.Label == label) && (e.config.Serial == "" || e.config.Serial == serial) {
+			matches++
+			e.slot = slot
+			e.info = hsm.Info{Module: e.config.Module, Label: label, Serial: serial, Manufacturer: trim(t.ManufacturerID), Model: trim(t.Model)}
+		}
+	}
+	list := strings.Join(seen, ", ")
+	switch {
+	case matches == 1:
+		return nil
+	case matches > 1:
+		return e.errorf(hsm.ErrTokenMissing, "%d tokens match: give the serial number too; the module shows %s", matches, list)
+	case list == "":
+		return e.errorf(hsm.ErrTokenMissing, "not found, and the module shows no token at all: initialise one, or see that the HSM is connected")
+	}
+	return e.errorf(hsm.ErrTokenMissing, "not found: initialise it, or correct the label; the module shows %s", list)
+}
+
+// trim takes off the padding: spaces by the standard, NULs by some modules.
+func trim(s string) string { return strings.Trim(s, " \x00") }
+
+func (e *engine) firstLogin() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.logIn()
+}
+
+// logIn opens the session that holds the login open, and logs in with it. A refused PIN is wiped and never tried again.
+// Caller holds mu.
+func (e *engine) logIn() error {
+	if e.refused != nil {
+		return e.refused
+	}
+	handle, err := e.openSession()
+	if err != nil {
+		return e.errorf(hsm.ErrUnavailable, "opening a session failed (%s): see that the HSM is connected and has sessions free", code(err))
+	}
+	err = e.ctx.Login(handle, p11.CKU_USER, string(e.pin))
+	if err != nil && !errors.Is(err, p11.Error(p11.CKR_USER_ALREADY_LOGGED_IN)) {
+		err = e.loginVerdict(err)
+		if !errors.Is(err, hsm.ErrUnavailable) {
+			e.refused = err
+			clear(e.pin)
+		}
+		return errors.Join(err, e.ctx.CloseSession(handle))
+	}
+	e.login = handle
+	return nil
+}
+
+// rebuild starts over with sessions, login and handles, once for all who saw the same age fail.
+func (e *engine) rebuild(age uint64) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.age.Load() != age {
+		return e.refused
+	}
+	e.age.Add(1)
+	clear(e.handles)
+	for s := e.pool.pop(); s != nil; s = e.pool.pop() {
+		e.drop(s)
+	}
+	_ = e.ctx.CloseSession(e.login) // most likely gone already
+	if err := e.logIn(); err != nil {
+		return err
+	}
+	return e.renewCanary()
+}
+
+// do runs work on a session of its own. whenWell is the kind of error when the module gave a code that says nothing and
+// the canary then shows the token to be well.
+func (e *engine) do(what string, whenWell error, work func(*session) ([][]byte, error)) ([][]byte, error) {
+	out, age, err := e.once(work)
+	if c := classify(err); err != nil && !isVerdict(err) && (c == classSession || c == classBusy) {
+		if c == classSession {
+			if err := e.rebuild(age); err != nil {
+				return nil, err
+			}
+		}
+		out, _, err = e.once(work)
+	}
+	if err == nil || isVerdict(err) {
+		return out, err
+	}
+	if verdict := e.decided(what, err); verdict != nil {
+		return nil, verdict
+	}
+	if checkErr := e.check(); checkErr != nil {
+		return nil, e.errorf(hsm.ErrUnavailable, "%s failed (%s), and so did a check of the token: see that the HSM is connected and its service runs", what, code(err))
+	}
+	return nil, e.errorf(whenWell, "%s failed (%s), though the token is well", what, code(err))
+}
+
+// once gives the session back when work went well or came to a verdict of its own, and closes it otherwise.
+func (e *engine) once(work func(*session) ([][]byte, error)) ([][]byte, uint64, error) {
+	age := e.age.Load()
+	s, err := e.take()
+	if err != nil {
+		return nil, age, err
+	}
+	out, err := work(s)
+	if err == nil || isVerdict(err) {
+		e.give(s)
+	} else {
+		e.drop(s)
+	}
+	return out, s.age, err
+}
+
+func isVerdict(err error) bool {
+	var v *verdict
+	return errors.As(err, &v)
+}
