@@ -1,0 +1,178 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"time"
+)
+
+// RequestHeader names the header of an answer that identifies the request in the logs.
+const RequestHeader = "X-Request-Id"
+
+type requestKey struct{}
+
+// RequestID gives the request's id: 26 characters of A-Z and 2-7, random, never taken from the caller.
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestKey{}).(string)
+	return id
+}
+
+// edge is what every request passes first: an id, health, limits, and the net under a handler that panics.
+func (g *Gateway) edge(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := rand.Text()
+		header := w.Header()
+		header.Set(RequestHeader, id)
+		header.Set("Cache-Control", "no-store")
+		header.Set("X-Content-Type-Options", "nosniff")
+		ctx := context.WithValue(r.Context(), requestKey{}, id)
+		r, done := g.limit(w, r.WithContext(ctx))
+		defer done()
+		switch r.URL.Path {
+		case "/healthz":
+			answerHealth(w, r, g.cfg.Live)
+			return
+		case "/readyz":
+			answerHealth(w, r, g.ready)
+			return
+		}
+		guarded := &answer{ResponseWriter: w}
+		defer g.catch(guarded, r)
+		next.ServeHTTP(guarded, r)
+	})
+}
+
+// limit bounds the body's size and the request's time. Streams keep only the bound on their body's time.
+func (g *Gateway) limit(w http.ResponseWriter, r *http.Request) (*http.Request, context.CancelFunc) {
+	control := http.NewResponseController(w)
+	timeout := g.cfg.Limits.RequestTimeout
+	deadline := time.Now().Add(timeout)
+	body := http.MaxBytesReader(w, r.Body, g.cfg.Limits.BodyBytes)
+	// A writer without deadlines is a test's recorder: the context still bounds it.
+	_ = control.SetReadDeadline(deadline)
+	if !g.cfg.Stream(r) {
+		_ = control.SetWriteDeadline(deadline.Add(time.Second)) // so that the refusal still goes out
+		ctx, cancel := context.WithDeadline(r.Context(), deadline)
+		r = r.WithContext(ctx)
+		r.Body = body
+		return r, cancel
+	}
+	_ = control.SetWriteDeadline(time.Time{})
+	ctx, cancel := context.WithCancel(r.Context())
+	go func() {
+		select {
+		case <-g.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	r = r.WithContext(ctx)
+	r.Body = &streamBody{body, func() { _ = control.SetReadDeadline(time.Time{}) }}
+	return r, cancel
+}
+
+// streamBody takes the read deadline away when the body is complete.
+type streamBody struct {
+	io.ReadCloser
+	complete func()
+}
+
+// Read implements io.Reader.
+func (b *streamBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.complete()
+	}
+	return n, err
+}
+
+// answer knows whether anything was sent.
+type answer struct {
+	http.ResponseWriter
+	begun bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answer) WriteHeader(status int) {
+	a.begun = a.begun || status >= http.StatusOK
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (a *answer) Write(b []byte) (int, error) {
+	a.begun = true
+	return a.ResponseWriter.Write(b)
+}
+
+// Flush implements http.Flusher, which streams look for.
+func (a *answer) Flush() {
+	a.begun = true
+	_ = http.NewResponseController(a.ResponseWriter).Flush() // an unflushable writer sends at its end
+}
+
+// Unwrap lets http.ResponseController find what the server's own writer can do.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// catch turns a panic into an answer with the id under which the log tells more. What was panicked with may hold a
+// secret, so the log has its type, and its text only when the runtime wrote it.
+func (g *Gateway) catch(w *answer, r *http.Request) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	if cause == http.ErrAbortHandler { //nolint:errorlint // net/http compares it this way too
+		panic(cause)
+	}
+	id := w.Header().Get(RequestHeader)
+	g.cfg.Logger.Error("a handler panicked", slog.String("incident", id), slog.String("method", r.Method),
+		slog.String("cause", describe(cause)), slog.String("stack", string(debug.Stack())))
+	if w.begun {
+		panic(http.ErrAbortHandler) // half an answer must not look whole
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusInternalServerError)
+	fmt.Fprintf(w, `{"code":"internal","message":"internal error, incident %s"}`+"\n", id)
+}
+
+func describe(cause any) string {
+	if err, ok := cause.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("%T", cause)
+}
+
+// ready adds to the configured answer that a stopping gateway is not.
+func (g *Gateway) ready() error {
+	if g.stopping.Load() {
+		return errors.New("the node is stopping")
+	}
+	if g.cfg.Ready == nil {
+		return nil
+	}
+	return g.cfg.Ready()
+}
+
+// answerHealth answers 200 "ok" or 503 and why.
+func answerHealth(w http.ResponseWriter, r *http.Request, check func() error) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "use GET", http.StatusMethodNotAllowed)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if check != nil {
+		if err := check(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, err)
+			return
+		}
+	}
+	fmt.Fprintln(w, "ok")
+}
