@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -408,11 +409,15 @@ func TestTokenSource(t *testing.T) {
 	issuer := dial(t, ca, nil, n)
 	source := client.NewTokenSource(issuer, nil, time.Minute)
 	c := dial(t, ca, func(config *client.Config) { config.Token = source.Token }, n)
+	var callers sync.WaitGroup
 	for range 3 {
-		if _, err := status(t, c); err != nil {
-			t.Fatal(err)
-		}
+		callers.Go(func() {
+			if _, err := status(t, c); err != nil {
+				t.Error(err)
+			}
+		})
 	}
+	callers.Wait()
 	if n.calls.Load() != 4 {
 		t.Errorf("%d calls, want 3 and one for the token", n.calls.Load())
 	}
@@ -442,4 +447,19 @@ func TestConfigIsChecked(t *testing.T) {
 			t.Errorf("%q: got %v", config.Endpoints, err)
 		}
 	}
+}
+
+func FuzzDial(f *testing.F) {
+	for _, seed := range []string{"https://a:1", "unix:///a", "https://[::1]:8200/", "https://a?b", "unix://a/b"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, endpoint string) {
+		c, err := client.Dial(client.Config{Endpoints: []string{endpoint}, CA: x509.NewCertPool()})
+		if err == nil && !strings.HasPrefix(strings.ToLower(endpoint), "https://") && !strings.HasPrefix(strings.ToLower(endpoint), "unix:///") {
+			t.Errorf("endpoint %q was taken", endpoint)
+		}
+		if err == nil {
+			c.Close()
+		}
+	})
 }
