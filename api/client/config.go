@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -106,9 +107,9 @@ func parseEndpoint(text string) (*endpoint, error) {
 		return nil, errors.New("does not parse: write https://host:port or unix:///path")
 	}
 	switch {
-	case parsed.Scheme == "unix" && parsed.Host == "" && len(parsed.Path) > 1:
+	case strings.HasPrefix(text, "unix:///") && parsed.Host == "" && len(parsed.Path) > 1:
 		return &endpoint{text: text, socket: parsed.Path, base: &url.URL{Scheme: "http", Host: "warder.local"}}, nil
-	case parsed.Scheme == "https" && parsed.Host != "" && bare(parsed):
+	case strings.HasPrefix(text, "https://") && parsed.Host != "" && bare(parsed):
 		return &endpoint{text: text, secure: true, base: &url.URL{Scheme: "https", Host: parsed.Host}}, nil
 	}
 	return nil, errors.New("is not of the form https://host:port or unix:///path")

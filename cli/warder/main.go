@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"warder/cli"
+	"warder/hsm/pkcs11"
 )
 
 // version is set by the build: -ldflags "-X main.version=…".
@@ -17,6 +18,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Run(ctx, cli.Env{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version,
+		HSMChild: pkcs11.ServeChild,
 	})
 	stop()
 	os.Exit(code)
