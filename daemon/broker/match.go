@@ -48,17 +48,16 @@ func (p *Profile) compileMatch(y matchYAML) (match, error) {
 
 func (m *match) fits(p *Profile, r *parsed) bool {
 	return listed(m.methods, r.method) && listed(m.hosts, r.host) && listed(m.content, r.content) &&
-		m.fitsPath(r.path) && m.fitsCall(p, r) &&
+		m.fitsPath(r.segments) && m.fitsCall(p, r) &&
 		!slices.ContainsFunc(m.headers, func(h string) bool { return r.header.Get(h) == "" })
 }
 
 func listed[T comparable](list []T, v T) bool { return len(list) == 0 || slices.Contains(list, v) }
 
-func (m *match) fitsPath(path string) bool {
+func (m *match) fitsPath(segments []string) bool {
 	if len(m.paths) == 0 {
 		return true
 	}
-	segments := strings.Split(path[1:], "/")
 	return slices.ContainsFunc(m.paths, func(pattern []string) bool { return fitsSegments(pattern, segments) })
 }
 

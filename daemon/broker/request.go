@@ -21,6 +21,7 @@ const (
 // parsed is a request taken apart: what matching, extraction and signing all read.
 type parsed struct {
 	method, scheme, host, path string
+	segments                   []string // of the path
 	hasQuery                   bool
 	query                      *params
 	header                     http.Header
@@ -105,6 +106,7 @@ func (p *parsed) setURL(raw string) error {
 	if err := checkPath(p.path); err != nil {
 		return err
 	}
+	p.segments = strings.Split(p.path[1:], "/")
 	var err error
 	p.query, err = parseParams(query)
 	return err
