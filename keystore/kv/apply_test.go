@@ -3,6 +3,7 @@ package kv_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math"
@@ -143,6 +144,10 @@ func (m *model) drawBatch(t *rapid.T) kv.Batch {
 // TestApplyAgreesWithModel applies random batches in random groups to a store,
 // to a second one in other groups, and to a model of maps.
 func TestApplyAgreesWithModel(t *testing.T) {
+	t.Parallel()                                           // it waits for the disk
+	if err := flag.Set("rapid.checks", "25"); err != nil { // each opens three stores
+		t.Fatal(err)
+	}
 	root := t.TempDir()
 	round := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -245,6 +250,7 @@ func largeEntry() (batches []kv.Batch) {
 }
 
 func TestLargeEntry(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	s, other := openStore(t, t.TempDir()), openStore(t, t.TempDir())
 	for i, b := range largeEntry() {
 		apply(t, other, uint64(i+1), b)
@@ -263,6 +269,7 @@ func TestLargeEntry(t *testing.T) {
 // TestFullDisk lets the disk fill up in the middle of a large entry: the store
 // stops, and after a restart the rest of the entry is applied, once.
 func TestFullDisk(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	dir := t.TempDir()
 	calls, full := 0, 0
 	free := func(string) (uint64, error) {

@@ -107,28 +107,37 @@ func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 
 // attempt runs fn once; again means that a read was out of date.
 func (db *DB) attempt(ctx context.Context, fn func(*Tx) error) (again bool, err error) {
-	tx, done, err := db.begin()
-	if err != nil {
-		return false, err
-	}
-	defer done()
-	if err := fn(tx); err != nil {
-		return false, err
-	}
-	entry, err := tx.encode()
+	tx, entry, err := db.prepare(fn)
 	if err != nil || entry == nil {
 		return false, err
 	}
-	tx.view.txn.Discard() // keeps nothing from being collected while the log works
-	answer, err := db.log.Propose(ctx, entry)
-	if err != nil {
-		return false, err
-	}
-	r, err := DecodeResult(answer)
+	r, err := db.propose(ctx, entry)
 	if err != nil {
 		return false, err
 	}
 	return tx.settle(r)
+}
+
+// prepare runs fn and lets go of the store before anything is proposed.
+func (db *DB) prepare(fn func(*Tx) error) (*Tx, []byte, error) {
+	tx, done, err := db.begin()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer done()
+	if err := fn(tx); err != nil {
+		return nil, nil, err
+	}
+	entry, err := tx.encode()
+	return tx, entry, err
+}
+
+func (db *DB) propose(ctx context.Context, entry []byte) (Result, error) {
+	answer, err := db.log.Propose(ctx, entry)
+	if err != nil {
+		return Result{}, err
+	}
+	return DecodeResult(answer)
 }
 
 func (db *DB) begin() (*Tx, func(), error) {

@@ -177,6 +177,38 @@ func TestUpdateRetriesOnConflict(t *testing.T) {
 	}
 }
 
+// TestNoLostUpdate lets several writers add to one record by reading it.
+func TestNoLostUpdate(t *testing.T) {
+	db, _, _ := openDB(t)
+	k := kv.K("sum")
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for n := 0; n < 20; {
+				err := db.Update(t.Context(), func(tx *kv.Tx) error {
+					v, _, err := tx.Get(k)
+					if err != nil && !errors.Is(err, kv.ErrNotFound) {
+						return err
+					}
+					tx.Put(k, append(v, '.'))
+					return nil
+				})
+				switch {
+				case err == nil:
+					n++
+				case !errors.Is(err, kv.ErrConflict):
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if v, _, err := get(t, db, k); len(v) != 80 || err != nil {
+		t.Errorf("%d of 80 updates, %v", len(v), err)
+	}
+}
+
 func TestExpectations(t *testing.T) {
 	db, _, _ := openDB(t)
 	k := kv.K("k")

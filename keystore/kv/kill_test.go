@@ -34,6 +34,7 @@ func TestKillWriter(t *testing.T) {
 // than what was acknowledged, in the state that it had then: every other time
 // the next writer finds it as the kill left it.
 func TestKill(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	dir := t.TempDir()
 	hashes := map[uint64]string{}
 	last := uint64(0)

@@ -81,7 +81,11 @@ func (db *DB) reseal(ctx context.Context, ring *keyring.Keyring, found []stale) 
 		clear(value)
 	}
 	for len(b.Put) > 0 {
-		r, err := db.propose(ctx, &b)
+		entry, err := b.Encode()
+		if err != nil {
+			return 0, err
+		}
+		r, err := db.propose(ctx, entry)
 		if err != nil {
 			return 0, err
 		}
@@ -96,18 +100,6 @@ func (db *DB) reseal(ctx context.Context, ring *keyring.Keyring, found []stale) 
 		}
 	}
 	return 0, nil
-}
-
-func (db *DB) propose(ctx context.Context, b *Batch) (Result, error) {
-	entry, err := b.Encode()
-	if err != nil {
-		return Result{}, err
-	}
-	answer, err := db.log.Propose(ctx, entry)
-	if err != nil {
-		return Result{}, err
-	}
-	return DecodeResult(answer)
 }
 
 // KeysInUse counts, for each data key, the values that are sealed with it. It

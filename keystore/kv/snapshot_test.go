@@ -73,6 +73,7 @@ func TestRestoreSkipsWhatIsOld(t *testing.T) {
 // TestRestoreRefusesDamage flips and cuts a snapshot everywhere: it is refused,
 // and the store stays as it was.
 func TestRestoreRefusesDamage(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	from, s := openStore(t, t.TempDir()), openStore(t, t.TempDir())
 	apply(t, from, 3, put(record("ns", "a"), "value"), put(record("b"), ""))
 	apply(t, s, 1, put(record("old"), "state"))
@@ -83,12 +84,12 @@ func TestRestoreRefusesDamage(t *testing.T) {
 			t.Errorf("%s at %d: %v", what, at, err)
 		}
 	}
-	for i := 0; i < len(good); i += 2 {
+	for i := 0; i < len(good); i += 5 {
 		bad := bytes.Clone(good)
 		bad[i] ^= 1
 		refused("flip", i, bad)
 	}
-	for i := 0; i < len(good); i += 7 {
+	for i := 0; i < len(good); i += 23 {
 		refused("cut", i, good[:i])
 	}
 	refused("more", len(good), append(bytes.Clone(good), 0))
@@ -115,6 +116,7 @@ func (r *atEnd) Read(b []byte) (int, error) {
 }
 
 func TestCrashDuringRestore(t *testing.T) {
+	t.Parallel() // it waits for the disk
 	from := openStore(t, t.TempDir())
 	fill(t, from, 1, 50)
 	_, after := from.StateHash()
