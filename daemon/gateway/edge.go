@@ -49,23 +49,36 @@ func (g *Gateway) edge(next http.Handler) http.Handler {
 	})
 }
 
-// limit bounds the body's size and the request's time. Streams keep only the bound on their body's time.
+// limit bounds the body's size, the time in which it must arrive, and the request's time. A stream has no deadline
+// of its own, and ends when the gateway stops.
 func (g *Gateway) limit(w http.ResponseWriter, r *http.Request) (*http.Request, context.CancelFunc) {
 	control := http.NewResponseController(w)
-	timeout := g.cfg.Limits.RequestTimeout
-	deadline := time.Now().Add(timeout)
-	body := http.MaxBytesReader(w, r.Body, g.cfg.Limits.BodyBytes)
-	// A writer without deadlines is a test's recorder: the context still bounds it.
-	_ = control.SetReadDeadline(deadline)
-	if !g.cfg.Stream(r) {
-		_ = control.SetWriteDeadline(deadline.Add(time.Second)) // so that the refusal still goes out
-		ctx, cancel := context.WithDeadline(r.Context(), deadline)
-		r = r.WithContext(ctx)
-		r.Body = body
-		return r, cancel
+	deadline := time.Now().Add(g.cfg.Limits.RequestTimeout)
+	answerBy := deadline.Add(time.Second) // so that a refusal still goes out
+	var ctx context.Context
+	var cancel context.CancelFunc
+	if g.cfg.Stream(r) {
+		ctx, cancel = g.untilStopped(r.Context())
+		answerBy = time.Time{}
+	} else {
+		ctx, cancel = context.WithDeadline(r.Context(), deadline)
 	}
-	_ = control.SetWriteDeadline(time.Time{})
-	ctx, cancel := context.WithCancel(r.Context())
+	// A writer without deadlines is a test's recorder: the context still bounds it.
+	_ = control.SetWriteDeadline(answerBy)
+	received := func() { _ = control.SetReadDeadline(time.Time{}) }
+	if r.Body == http.NoBody {
+		received()
+		return r.WithContext(ctx), cancel
+	}
+	_ = control.SetReadDeadline(deadline)
+	r = r.WithContext(ctx)
+	r.Body = &timedBody{http.MaxBytesReader(w, r.Body, g.cfg.Limits.BodyBytes), received}
+	return r, cancel
+}
+
+// untilStopped gives a context that also ends when the gateway stops; its own goroutine ends with it.
+func (g *Gateway) untilStopped(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
 	go func() {
 		select {
 		case <-g.stopped:
@@ -73,19 +86,18 @@ func (g *Gateway) limit(w http.ResponseWriter, r *http.Request) (*http.Request, 
 		case <-ctx.Done():
 		}
 	}()
-	r = r.WithContext(ctx)
-	r.Body = &streamBody{body, func() { _ = control.SetReadDeadline(time.Time{}) }}
-	return r, cancel
+	return ctx, cancel
 }
 
-// streamBody takes the read deadline away when the body is complete.
-type streamBody struct {
+// timedBody takes the read deadline away when the body is complete: the server goes on reading, to notice that the
+// caller has gone, and must not take the deadline for that.
+type timedBody struct {
 	io.ReadCloser
 	complete func()
 }
 
 // Read implements io.Reader.
-func (b *streamBody) Read(p []byte) (int, error) {
+func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if errors.Is(err, io.EOF) {
 		b.complete()

@@ -321,6 +321,30 @@ func TestSlowHandlerLosesItsContext(t *testing.T) {
 	}
 }
 
+// TestStreamOutlivesTheRequestTimeout, with a body and without one.
+func TestStreamOutlivesTheRequestTimeout(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	r := serve(t, gateway.Config{
+		Limits: gateway.Limits{RequestTimeout: timeout},
+		Stream: func(*http.Request) bool { return true },
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			select {
+			case <-time.After(4 * timeout):
+				fmt.Fprint(w, "still here")
+			case <-r.Context().Done():
+			}
+		}),
+	})
+	for _, http2 := range []bool{false, true} {
+		for _, body := range []string{"", "x"} {
+			if _, text := fetch(t, client(t, clientConfig(), http2), "POST", "https://"+r.address, strings.NewReader(body)); text != "still here" {
+				t.Errorf("http2 %v, body %q: %q", http2, body, text)
+			}
+		}
+	}
+}
+
 func TestConnectionsAreBounded(t *testing.T) {
 	for name, limits := range map[string]gateway.Limits{"total": {Connections: 2}, "one address": {ConnectionsPerAddress: 2}} {
 		t.Run(name, func(t *testing.T) {
