@@ -19,6 +19,7 @@ type load struct {
 	concurrency               int
 	duration                  time.Duration
 	credential, key, url, ops string
+	metrics                   []string
 }
 
 func (a *app) bench() *cobra.Command {
@@ -27,7 +28,7 @@ func (a *app) bench() *cobra.Command {
 		Use:   "bench",
 		Short: "Put load on a running cluster and measure it",
 		Long: `Put load on a running cluster and measure it: operations in a second, latency, and the servers' CPU time for
-each operation, read from every endpoint's /metrics.
+each operation, when --metrics names every node's metrics page.
 
 The workers are spread over the endpoints. The context's caller must be allowed what is measured: secret-read and
 broker-sign need --credential, device-sign needs --key.`,
@@ -41,6 +42,7 @@ broker-sign need --credential, device-sign needs --key.`,
 	f.StringVar(&l.key, "key", "", "key to sign with (ecdsa-p256-sha256)")
 	f.StringVar(&l.url, "url", defaultBenchURL, "broker request (GET) to have signed")
 	f.StringVar(&l.ops, "operations", "", "secret-read,token-issue,broker-sign,device-sign (default: all that the flags allow)")
+	f.StringSliceVar(&l.metrics, "metrics", nil, "a node's metrics page, as http://host:port/metrics; once for each node")
 	return cmd
 }
 

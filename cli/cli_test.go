@@ -45,6 +45,7 @@ func TestScripts(t *testing.T) {
 			f.serveSocket(t, socket)
 			env.Setenv("NODE", f.server.URL)
 			env.Setenv("SOCKET", socket)
+			env.Setenv("METRICS", serveMetrics(t))
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("XDG_CONFIG_HOME", "")
 			env.Values["fake"] = f

@@ -148,6 +148,16 @@ func (f *fake) serveSocket(t testing.TB, path string) {
 	t.Cleanup(func() { _ = server.Close(); <-done })
 }
 
+// serveMetrics serves a metrics page and returns its address.
+func serveMetrics(t testing.TB) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 12.5\n")
+	}))
+	t.Cleanup(server.Close)
+	return server.URL + "/metrics"
+}
+
 func (f *fake) handler(t testing.TB, local bool) http.Handler {
 	t.Helper()
 	checker, err := codec.NewChecker()
@@ -163,9 +173,6 @@ func (f *fake) handler(t testing.TB, local bool) http.Handler {
 	mux.Handle(warderv1connect.NewDeviceServiceHandler(f, options...))
 	mux.Handle(warderv1connect.NewTokenServiceHandler(f, options...))
 	mux.Handle(warderv1connect.NewAuditServiceHandler(f.audit, options...))
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 12.5\n")
-	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		enrol := strings.HasSuffix(r.URL.Path, "/EnrolDevice")
 		if !local && !enrol && len(r.TLS.PeerCertificates) == 0 {

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,8 +31,8 @@ type result struct {
 	P99        float64 `json:"p99_ms"`
 	P999       float64 `json:"p99_9_ms"`
 	Max        float64 `json:"max_ms"`
-	// CPU is the servers' CPU time for one operation in microseconds; absent when
-	// an endpoint's /metrics did not tell.
+	// CPU is the servers' CPU time for one operation in microseconds; absent when no
+	// metrics pages were named.
 	CPU *float64 `json:"server_cpu_us_per_operation,omitempty"`
 }
 
@@ -50,11 +52,17 @@ func (a *app) measure(ctx context.Context, s settings, l load, o operation) (res
 			return result{}, err
 		}
 	}
-	before, cpuKnown := cpuSeconds(ctx, clients[0])
+	before, err := cpuSeconds(ctx, l.metrics)
+	if err != nil {
+		return result{}, err
+	}
 	tallies, took := run(ctx, l, o, clients)
-	after, stillKnown := cpuSeconds(ctx, clients[0])
+	after, err := cpuSeconds(ctx, l.metrics)
+	if err != nil {
+		return result{}, err
+	}
 	measured := summarise(o.name, tallies, took)
-	if cpuKnown && stillKnown && measured.Count > 0 {
+	if len(l.metrics) > 0 && measured.Count > 0 {
 		each := (after - before) * 1e6 / float64(measured.Count)
 		measured.CPU = &each
 	}
@@ -153,21 +161,42 @@ func quantile(sorted []time.Duration, q float64) float64 {
 	return float64(sorted[rank]) / float64(time.Millisecond)
 }
 
-// cpuSeconds adds up the CPU time of every endpoint's process.
-func cpuSeconds(ctx context.Context, c *client.Client) (float64, bool) {
+// cpuSeconds adds up the CPU time that the pages tell.
+func cpuSeconds(ctx context.Context, urls []string) (float64, error) {
 	sum := 0.0
-	for _, endpoint := range c.Endpoints() {
-		page, err := c.Fetch(ctx, endpoint, "/metrics")
+	for _, url := range urls {
+		page, err := fetch(ctx, url)
 		if err != nil {
-			return 0, false
+			return 0, localf("name pages of the form http://host:port/metrics; the node's configuration says where: metrics.listen", "metrics page %s: %w", url, err)
 		}
 		seconds, err := metric(page, "process_cpu_seconds_total")
 		if err != nil {
-			return 0, false
+			return 0, localf("name a node's own metrics page", "metrics page %s: %w", url, err)
 		}
 		sum += seconds
 	}
-	return sum, true
+	return sum, nil
+}
+
+// maxPage bounds a metrics page, in bytes.
+const maxPage = 4 << 20
+
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the answer is %s", response.Status)
+	}
+	return io.ReadAll(io.LimitReader(response.Body, maxPage))
 }
 
 // metric reads a metric without labels from a page in Prometheus's text format.

@@ -55,7 +55,7 @@ certificate, the CA certificate and the context itself, so that later commands n
 }
 
 // defaultEndpoint is written into a context when no --endpoint is given.
-const defaultEndpoint = "https://127.0.0.1:8200"
+const defaultEndpoint = "https://127.0.0.1:8443"
 
 func (a *app) initCluster(cmd *cobra.Command, socket string, request *warderv1.InitClusterRequest) error {
 	path, _ := a.contextPath()

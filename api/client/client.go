@@ -3,8 +3,6 @@ package client
 import (
 	"context"
 	"fmt"
-	"io"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -90,31 +88,6 @@ func (c *Client) pin(ctx context.Context) (int, error) {
 		}
 	}
 	return -1, fmt.Errorf("endpoint %q is not one of this client's", text)
-}
-
-// Fetch reads a plain HTTP page of one endpoint, such as /metrics or
-// /.well-known/jwks.json, of at most 4 MiB.
-func (c *Client) Fetch(ctx context.Context, endpoint, path string) ([]byte, error) {
-	index, err := c.pin(At(ctx, endpoint))
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
-	ctx, _ = withAttempt(ctx, c.endpoints[index])
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://endpoint.invalid"+path, http.NoBody)
-	if err != nil {
-		return nil, fmt.Errorf("fetch %s: %w", path, err)
-	}
-	response, err := c.wire.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("fetch %s from %s: %w", path, endpoint, err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("fetch %s from %s: the answer is %s", path, endpoint, response.Status)
-	}
-	return io.ReadAll(io.LimitReader(response.Body, 4<<20))
 }
 
 // deadline bounds a call that has no deadline of its own.

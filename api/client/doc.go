@@ -2,7 +2,7 @@
 // several endpoints, retry and typed refusals.
 //
 //	c, err := client.Dial(client.Config{
-//		Endpoints:   []string{"https://10.0.0.1:8200", "https://10.0.0.2:8200"},
+//		Endpoints:   []string{"https://10.0.0.1:8443", "https://10.0.0.2:8443"},
 //		CA:          pool,
 //		Certificate: client.StaticCertificate(certificate),
 //	})
