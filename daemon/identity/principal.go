@@ -3,7 +3,6 @@ package identity
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 )
 
@@ -100,26 +99,4 @@ func (p *Principal) UnmarshalText(text []byte) error {
 	parsed, err := ParsePrincipal(string(text))
 	*p = parsed
 	return err
-}
-
-// SPIFFE gives the principal's SPIFFE ID: spiffe://<trust domain>/ns/<namespace>/<kind>/<name>.
-func (p Principal) SPIFFE(trustDomain string) *url.URL {
-	return &url.URL{Scheme: "spiffe", Host: trustDomain, Path: "/ns/" + p.Namespace.String() + "/" + p.Kind.String() + "/" + p.Name.String()}
-}
-
-// FromSPIFFE takes a SPIFFE ID of the trust domain (SPIFFE-ID, section 2) that is written exactly as SPIFFE gives it:
-// no port, user, query, fragment, escape, empty or further segment.
-func FromSPIFFE(uri *url.URL, trustDomain string) (Principal, error) {
-	segments := strings.Split(uri.EscapedPath(), "/")
-	if len(segments) != 5 || segments[0] != "" || segments[1] != "ns" {
-		return Principal{}, fmt.Errorf("%w: the SPIFFE ID's path must be /ns/<namespace>/<kind>/<name>", ErrPrincipal)
-	}
-	principal, err := parse(segments[3], segments[2], segments[4])
-	if err != nil {
-		return Principal{}, err
-	}
-	if uri.String() != principal.SPIFFE(trustDomain).String() || uri.Host != trustDomain || uri.Scheme != "spiffe" {
-		return Principal{}, fmt.Errorf("%w: the SPIFFE ID must be of trust domain %s and have a path only", ErrPrincipal, trustDomain)
-	}
-	return principal, nil
 }
