@@ -112,5 +112,5 @@ type Signer interface {
 type WrappedKey struct {
 	Algorithm Algorithm
 	Public    []byte // DER SubjectPublicKeyInfo
-	Blob      []byte // AES key wrap with padding (RFC 5649) of the PKCS #8 key
+	Blob      []byte // the token's own form: a private key under the KEK, useless without the token
 }

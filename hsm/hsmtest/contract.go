@@ -20,7 +20,11 @@ func Run(t *testing.T, open Open) {
 	t.Helper()
 	token := open(t)
 	t.Run("info", func(t *testing.T) { info(t, token) })
-	t.Run("root keys", func(t *testing.T) { rootKeys(t, token) })
+	// Making RSA keys is slow, and what follows uses the one that is left over here.
+	var key hsm.RootKey
+	if !t.Run("root keys", func(t *testing.T) { key = rootKeys(t, token) }) {
+		return
+	}
 	t.Run("node key", func(t *testing.T) { nodeKey(t, token) })
 	t.Run("custody", func(t *testing.T) {
 		if token.Info().CustodyCapable {
@@ -29,9 +33,9 @@ func Run(t *testing.T, open Open) {
 		}
 		custodyRefused(t, token)
 	})
-	t.Run("bad input", func(t *testing.T) { badInput(t, token) })
+	t.Run("bad input", func(t *testing.T) { badInput(t, token, key) })
 	t.Run("context", func(t *testing.T) { canceled(t, token) })
-	t.Run("concurrency", func(t *testing.T) { concurrency(t, token) })
+	t.Run("concurrency", func(t *testing.T) { concurrency(t, token, key) })
 	t.Run("close", func(t *testing.T) { closed(t, token) }) // last: the token is gone after it
 }
 
@@ -51,7 +55,7 @@ func info(t *testing.T, token hsm.Token) {
 	}
 }
 
-func rootKeys(t *testing.T, token hsm.Token) {
+func rootKeys(t *testing.T, token hsm.Token) hsm.RootKey {
 	ctx := t.Context()
 	first, second := createRoot(t, token), createRoot(t, token)
 	if first.Fingerprint() == second.Fingerprint() {
@@ -79,6 +83,7 @@ func rootKeys(t *testing.T, token hsm.Token) {
 	if err := token.Check(ctx); err != nil {
 		t.Errorf("check: %v", err)
 	}
+	return second
 }
 
 func nodeKey(t *testing.T, token hsm.Token) {
@@ -103,9 +108,8 @@ func nodeKey(t *testing.T, token hsm.Token) {
 	wantError(t, "signing a short digest", err, hsm.ErrBadInput)
 }
 
-func badInput(t *testing.T, token hsm.Token) {
+func badInput(t *testing.T, token hsm.Token, key hsm.RootKey) {
 	ctx := t.Context()
-	key := createRoot(t, token)
 	_, err := token.RootKey(ctx, hsm.Fingerprint{1})
 	wantError(t, "finding an unknown key", err, hsm.ErrKeyNotFound)
 	sealed := encrypt(t, key, []byte("secret"))
@@ -135,10 +139,9 @@ func canceled(t *testing.T, token hsm.Token) {
 	}
 }
 
-func concurrency(t *testing.T, token hsm.Token) {
+func concurrency(t *testing.T, token hsm.Token, key hsm.RootKey) {
 	const callers, each = 12, 4
 	ctx := t.Context()
-	key := createRoot(t, token)
 	node, err := token.NodeKey(ctx)
 	if err != nil {
 		t.Fatal(err)

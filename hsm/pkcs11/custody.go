@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	p11 "github.com/miekg/pkcs11"
 
@@ -33,7 +34,40 @@ const (
 	unwrapWithPoint
 )
 
-func kwp() []*p11.Mechanism { return []*p11.Mechanism{p11.NewMechanism(p11.CKM_AES_KEY_WRAP_PAD, nil)} }
+// ckmKeyWrapKWP is CKM_AES_KEY_WRAP_KWP of PKCS #11 3.0, which the binding does not name.
+const ckmKeyWrapKWP = 0x210B
+
+// wrapForm is the first byte of a blob. CKM_AES_KEY_WRAP_PAD is RFC 5649 in some modules and a padding of their own in
+// others (NSS); a blob says which, so that a token of another make refuses it with the reason.
+type wrapForm byte
+
+const (
+	wrapRFC5649 wrapForm = 1
+	wrapPadded  wrapForm = 2 // PKCS #7 padding to 8 bytes, then RFC 3394
+)
+
+// wrapping is how this module wraps keys, found by doing.
+type wrapping struct {
+	mechanism uint
+	form      wrapForm
+	kekSize   int // of a KEK wrapped under itself
+}
+
+func (w wrapping) call() []*p11.Mechanism {
+	return []*p11.Mechanism{p11.NewMechanism(w.mechanism, nil)}
+}
+
+// formOf tells the form from the length of a wrapped AES-256 key: 8 bytes more in RFC 5649 4.1, and 8 of padding besides
+// in the other.
+func formOf(size int) (wrapForm, bool) {
+	switch size {
+	case kekBytes + 8:
+		return wrapRFC5649, true
+	case kekBytes + 16:
+		return wrapPadded, true
+	}
+	return 0, false
+}
 
 // kekTemplate: a KEK leaves the token only wrapped, to another token's transport key.
 func kekTemplate(id []byte, token bool) []*p11.Attribute {
@@ -84,25 +118,51 @@ func (e *engine) tryCustody(s *session) error {
 	if err != nil {
 		return err
 	}
+	var failed error
+	for _, mechanism := range []uint{ckmKeyWrapKWP, p11.CKM_AES_KEY_WRAP_PAD} {
+		if failed = e.tryWrapping(s, kek, mechanism); failed == nil {
+			return nil
+		}
+	}
+	return failed
+}
+
+func (e *engine) tryWrapping(s *session, kek p11.ObjectHandle, mechanism uint) error {
+	e.wrap = wrapping{mechanism: mechanism}
+	self, err := e.ctx.WrapKey(s.handle, e.wrap.call(), kek, kek)
+	if err != nil {
+		return err
+	}
+	form, ok := formOf(len(self))
+	if !ok {
+		return fmt.Errorf("mechanism %#x wraps an AES-256 key into %d bytes", mechanism, len(self))
+	}
+	e.wrap = wrapping{mechanism: mechanism, form: form, kekSize: len(self)}
+	if form != wrapRFC5649 {
+		e.info.Detail = "wraps device keys in a padding of its own: every node's HSM must be of this make"
+	}
 	key, err := e.makeWrapped(s, kek)
 	if err != nil {
 		return err
 	}
-	var failed []error
+	var failed error
 	for _, form := range []unwrapForm{unwrapPlain, unwrapWithPoint} {
 		e.unwrap = form
-		digest := sha256.Sum256([]byte("probe"))
-		handle, err := e.unwrapKey(s, kek, key)
-		if err == nil {
-			err = e.signAndVerify(s, handle, key.public, digest[:])
-		}
-		if err == nil {
+		if failed = e.tryUnwrap(s, kek, key); failed == nil {
 			return nil
 		}
-		failed = append(failed, err)
 	}
-	e.unwrap = unwrapNot
-	return failed[0]
+	return failed
+}
+
+func (e *engine) tryUnwrap(s *session, kek p11.ObjectHandle, key wrappedKey) error {
+	handle, err := e.unwrapKey(s, kek, key)
+	if err != nil {
+		return err
+	}
+	digest := sha256.Sum256([]byte("probe"))
+	_, err = e.signAndVerify(s, handle, key.public, digest[:])
+	return err
 }
 
 func (e *engine) generateKEK(s *session, id []byte, token bool) (p11.ObjectHandle, error) {
@@ -128,7 +188,7 @@ func (e *engine) makeWrapped(s *session, kek p11.ObjectHandle) (wrappedKey, erro
 	public, err := e.p256Public(s, publicKey)
 	var blob []byte
 	if err == nil {
-		blob, err = e.ctx.WrapKey(s.handle, kwp(), kek, private)
+		blob, err = e.ctx.WrapKey(s.handle, e.wrap.call(), kek, private)
 	}
 	if err := errors.Join(err, e.destroy(s, publicKey, private)); err != nil {
 		return wrappedKey{}, err
@@ -149,7 +209,7 @@ func (e *engine) unwrapKey(s *session, kek p11.ObjectHandle, key wrappedKey) (p1
 		}
 		template = append(template, attr(netscapeDB, point))
 	}
-	handle, err := e.ctx.UnwrapKey(s.handle, kwp(), kek, key.blob, template)
+	handle, err := e.ctx.UnwrapKey(s.handle, e.wrap.call(), kek, key.blob, template)
 	if err != nil {
 		return 0, err
 	}
@@ -157,15 +217,15 @@ func (e *engine) unwrapKey(s *session, kek p11.ObjectHandle, key wrappedKey) (p1
 }
 
 // signAndVerify checks a signature of a key's first use: it shows that blob and public half belong together.
-func (e *engine) signAndVerify(s *session, handle p11.ObjectHandle, public *ecdsa.PublicKey, digest []byte) error {
+func (e *engine) signAndVerify(s *session, handle p11.ObjectHandle, public *ecdsa.PublicKey, digest []byte) ([]byte, error) {
 	signature, err := e.signECDSA(s, handle, digest)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !ecdsa.VerifyASN1(public, digest, signature) {
-		return e.errorf(hsm.ErrBadInput, "the wrapped device key is not the private half of its public key: restore the record")
+		return nil, e.errorf(hsm.ErrBadInput, "the wrapped device key is not the private half of its public key: restore the record")
 	}
-	return nil
+	return signature, nil
 }
 
 func (e *engine) custody() error {
@@ -274,10 +334,10 @@ func (e *engine) importKEK(id, wrapped []byte) ([][]byte, error) {
 }
 
 // mustBeAES256 sees how long an unwrapped KEK is. SoftHSM sets no CKA_VALUE_LEN when it unwraps, so that the length of
-// the key wrapped under itself tells: 8 bytes more than the key (RFC 5649 4.1).
+// the key wrapped under itself has to tell.
 func (e *engine) mustBeAES256(s *session, kek p11.ObjectHandle) error {
-	wrapped, err := e.ctx.WrapKey(s.handle, kwp(), kek, kek)
-	if err == nil && len(wrapped) == kekBytes+8 {
+	wrapped, err := e.ctx.WrapKey(s.handle, e.wrap.call(), kek, kek)
+	if err == nil && len(wrapped) == e.wrap.kekSize {
 		return nil
 	}
 	if err == nil {
@@ -303,7 +363,7 @@ func (e *engine) generate(id []byte, alg hsm.Algorithm) ([][]byte, error) {
 			return nil, err
 		}
 		out, err := e.describe("device key", key.public)
-		return append(out, key.blob), err
+		return append(out, append([]byte{byte(e.wrap.form)}, key.blob...)), err
 	})
 }
 
@@ -317,9 +377,9 @@ func (e *engine) signWrapped(id []byte, key hsm.WrappedKey, digest []byte) ([][]
 	if key.Algorithm != hsm.ECDSAP256SHA256 {
 		return nil, e.errorf(hsm.ErrMechanism, "signs with no wrapped %.40q keys", key.Algorithm)
 	}
-	// RFC 5649: a multiple of 8 bytes, at least 16.
-	if len(key.Blob) > maxBlob || len(key.Blob) < 16 || len(key.Blob)%8 != 0 || len(key.Public) > maxPublic {
-		return nil, e.errorf(hsm.ErrBadInput, "signing: this is not a wrapped P-256 key: restore the record")
+	blob, err := e.wrapped(key)
+	if err != nil {
+		return nil, err
 	}
 	name := cacheName(id, key)
 	return e.do("signing with a device key", hsm.ErrBadInput, func(s *session) ([][]byte, error) {
@@ -327,36 +387,48 @@ func (e *engine) signWrapped(id []byte, key hsm.WrappedKey, digest []byte) ([][]
 		if err != nil {
 			return nil, err
 		}
-		handle, err := e.deviceKey(s, kek, name, key, digest)
-		if err != nil {
-			return nil, err
-		}
-		signature, err := e.signECDSA(s, handle, digest)
+		signature, err := e.signDevice(s, kek, name, key.Public, blob, digest)
 		return [][]byte{signature}, err
 	})
 }
 
-// deviceKey unwraps a key on this session, or takes it from the session's cache.
-func (e *engine) deviceKey(s *session, kek p11.ObjectHandle, name [sha256.Size]byte, key hsm.WrappedKey, digest []byte) (p11.ObjectHandle, error) {
-	if handle, ok := s.cached(name); ok {
-		return handle, nil
+// wrapped checks a device key's sizes and form, and gives the wrapped key itself.
+func (e *engine) wrapped(key hsm.WrappedKey) ([]byte, error) {
+	// RFC 5649 and RFC 3394 give a multiple of 8 bytes, at least 16.
+	if n := len(key.Blob) - 1; n > maxBlob || n < 16 || n%8 != 0 || len(key.Public) > maxPublic {
+		return nil, e.errorf(hsm.ErrBadInput, "signing: this is not a wrapped P-256 key: restore the record")
 	}
-	parsed, err := x509.ParsePKIXPublicKey(key.Public)
+	switch wrapForm(key.Blob[0]) {
+	case e.wrap.form:
+		return key.Blob[1:], nil
+	case wrapRFC5649, wrapPadded:
+		return nil, e.errorf(hsm.ErrMechanism, "signing: the device key was wrapped by an HSM of another make, in a form that this one does not unwrap: use one make, or custody level sealed")
+	}
+	return nil, e.errorf(hsm.ErrBadInput, "signing: the wrapped key has an unknown form: restore the record")
+}
+
+// signDevice signs with a key that this session has cached, or unwraps it and caches it.
+func (e *engine) signDevice(s *session, kek p11.ObjectHandle, name [sha256.Size]byte, spki, blob, digest []byte) ([]byte, error) {
+	if handle, ok := s.cached(name); ok {
+		return e.signECDSA(s, handle, digest)
+	}
+	parsed, err := x509.ParsePKIXPublicKey(spki)
 	public, ok := parsed.(*ecdsa.PublicKey)
 	if err != nil || !ok || public.Curve != elliptic.P256() {
-		return 0, e.errorf(hsm.ErrBadInput, "signing: the device key's public half is not a P-256 key: restore the record")
+		return nil, e.errorf(hsm.ErrBadInput, "signing: the device key's public half is not a P-256 key: restore the record")
 	}
-	handle, err := e.unwrapKey(s, kek, wrappedKey{public: public, blob: key.Blob})
+	handle, err := e.unwrapKey(s, kek, wrappedKey{public: public, blob: blob})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	if err := e.signAndVerify(s, handle, public, digest); err != nil {
-		return 0, errors.Join(err, e.destroy(s, handle))
+	signature, err := e.signAndVerify(s, handle, public, digest)
+	if err != nil {
+		return nil, errors.Join(err, e.destroy(s, handle))
 	}
 	if evicted, full := s.keep(name, handle); full {
-		return handle, e.destroy(s, evicted)
+		return signature, e.destroy(s, evicted)
 	}
-	return handle, nil
+	return signature, nil
 }
 
 // cacheName covers everything that decides which key it is; lengths are fixed or told apart by the hash of each part.

@@ -19,6 +19,7 @@ type engine struct {
 	info   hsm.Info
 	ctx    *p11.Ctx
 	slot   uint
+	wrap   wrapping
 	unwrap unwrapForm
 
 	pool pool

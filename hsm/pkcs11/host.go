@@ -64,7 +64,7 @@ func (h *host) get(ctx context.Context) (*process, error) {
 	case <-s.done:
 		return s.child, s.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%s: %w", h.config.name(), context.Cause(ctx))
+		return nil, fmt.Errorf("%s: %w", h.config.name(), ctx.Err())
 	}
 }
 

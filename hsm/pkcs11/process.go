@@ -146,7 +146,7 @@ func (p *process) call(ctx context.Context, op operation, in [][]byte, limit tim
 	case r := <-call.answered:
 		return r.fields, r.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%s: %w", p.name, context.Cause(ctx))
+		return nil, fmt.Errorf("%s: %w", p.name, ctx.Err())
 	}
 }
 

@@ -94,7 +94,7 @@ func (r *remote) once(ctx context.Context, op operation, in [][]byte) ([][]byte,
 	select {
 	case slot <- struct{}{}:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%s: waiting for a free session: %w", r.host.config.name(), context.Cause(ctx))
+		return nil, fmt.Errorf("%s: waiting for a free session: %w", r.host.config.name(), ctx.Err())
 	}
 	child, err := r.host.get(ctx)
 	if err != nil {
