@@ -104,11 +104,13 @@ func (n *Node) followLeader(ctx context.Context) {
 	})
 	n.raft.RegisterObserver(observer)
 	defer n.raft.DeregisterObserver(observer)
+	var busy sync.WaitGroup
+	defer busy.Wait()
 	leader := ""
 	for {
 		if now, _ := n.Leader(); now != leader {
 			if leader != "" {
-				n.links.hangUp(leader)
+				busy.Go(func() { n.leave(ctx, leader) })
 			}
 			leader = now
 			n.observer.LeaderChanged(now)
@@ -121,6 +123,19 @@ func (n *Node) followLeader(ctx context.Context) {
 		case <-events:
 		case <-time.After(n.cfg.Timing.Heartbeat): // an event may have been dropped
 		}
+	}
+}
+
+// leave hangs up on a former leader, a little later: one that is well answers what it was asked, and what was asked of
+// one that is not has an unknown outcome.
+func (n *Node) leave(ctx context.Context, former string) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(n.cfg.Timing.Heartbeat):
+	}
+	if now, _ := n.Leader(); now != former {
+		n.links.hangUp(former)
 	}
 }
 

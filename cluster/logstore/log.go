@@ -159,6 +159,12 @@ func (l *Log) GetLog(index uint64, entry *raft.Log) error {
 	if l.cache.get(index, entry) {
 		return nil
 	}
+	// raft-wal v0.4.2 gives entries that were deleted from the front while their segment is there.
+	if first, err := l.wal.FirstIndex(); err != nil {
+		return err
+	} else if index < first {
+		return raft.ErrLogNotFound // as it is: hashicorp/raft compares with ==
+	}
 	err := guard(l.dir, func() error { return l.read(index, entry) })
 	if errors.Is(err, wal.ErrNotFound) {
 		return raft.ErrLogNotFound

@@ -1,0 +1,147 @@
+package cluster_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"warder/cluster"
+	"warder/cluster/clustertest"
+)
+
+// TestMachineFailureStopsTheNode: fail, do not continue.
+func TestMachineFailureStopsTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		leader, follower := c.Leader(), c.Followers()[0]
+		fault := errors.New("disk is full")
+		c.Machine(leader).Fail(fault)
+		_, err := c.Node(leader).Propose(within(t, 10*time.Second), []byte("put a 1"))
+		if !errors.Is(err, cluster.ErrOutcomeUnknown) {
+			t.Errorf("propose on a failing node: got %v, want ErrOutcomeUnknown", err)
+		}
+		if err := c.Ended(leader); !errors.Is(err, fault) {
+			t.Errorf("run ended with %v, want the fault", err)
+		}
+		read(t, c, follower, "a", "1")
+		c.Machine(leader).Fail(nil)
+		c.Start(leader)
+		read(t, c, leader, "a", "1")
+		c.StopAll()
+	})
+}
+
+// TestHangingMachineMakesTheLeaderStepDown also stands for a hanging disk: both are watched alike.
+func TestHangingMachineMakesTheLeaderStepDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		leader, follower := c.Leader(), c.Followers()[0]
+		release := c.Machine(leader).Hang()
+		var asked sync.WaitGroup
+		asked.Go(func() {
+			_, err := c.Node(leader).Propose(within(t, 30*time.Second), []byte("put a 1"))
+			if err != nil && !errors.Is(err, cluster.ErrOutcomeUnknown) {
+				t.Errorf("propose on a hanging node: %v", err)
+			}
+		})
+		c.Await("another leads", func() bool {
+			for _, id := range c.IDs() {
+				if id != leader && c.Node(id).IsLeader() {
+					return true
+				}
+			}
+			return false
+		})
+		put(t, c, follower, "b", "2")
+		release()
+		asked.Wait()
+		read(t, c, leader, "b", "2")
+		c.Agree()
+		c.StopAll()
+	})
+}
+
+func TestDivergedNodeIsTakenOut(t *testing.T) {
+	for _, who := range []string{"leader", "follower"} {
+		t.Run(who, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := clustertest.New(t, 3)
+				put(t, c, "n1", "a", "1")
+				odd := c.Leader()
+				if who == "follower" {
+					odd = c.Followers()[0]
+				}
+				c.Machine(odd).Corrupt()
+				if err := c.Ended(odd); !errors.Is(err, cluster.ErrDiverged) {
+					t.Errorf("run ended with %v, want ErrDiverged", err)
+				}
+				for _, id := range c.IDs() {
+					if id != odd {
+						put(t, c, id, "a", id)
+					}
+				}
+				c.StopAll()
+			})
+		})
+	}
+}
+
+// TestParallelProposalsShareEntries: each gets its own result, and exactly one of those that exclude each other wins.
+func TestParallelProposalsShareEntries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		leader := c.Leader()
+		before, _ := c.Machine(leader).Calls()
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		won := 0
+		for i := range 200 {
+			id := c.IDs()[i%3]
+			all.Go(func() {
+				result, err := c.Node(id).Propose(within(t, 30*time.Second), fmt.Appendf(nil, "add token %d", i))
+				if err != nil {
+					t.Errorf("propose: %v", err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if string(result) != "refused" {
+					won++
+				}
+			})
+		}
+		all.Wait()
+		if won != 1 {
+			t.Errorf("%d of 200 won, want 1", won)
+		}
+		after, entries := c.Machine(leader).Calls()
+		if entries != 200 || after-before > 100 {
+			t.Errorf("%d proposals took %d raft entries: they were not grouped", entries, after-before)
+		}
+		c.StopAll()
+	})
+}
+
+func TestPartitionedLeaderConfirmsNoRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		put(t, c, "n1", "a", "old")
+		leader, others := c.Leader(), c.Followers()
+		c.Fabric.Partition([]string{leader}, others)
+		if err := c.Node(leader).Barrier(within(t, 5*time.Second)); !errors.Is(err, cluster.ErrNoLeader) {
+			t.Errorf("barrier on a leader alone: got %v, want ErrNoLeader", err)
+		}
+		if _, err := c.Node(leader).Propose(within(t, 10*time.Second), []byte("put b 1")); err == nil {
+			t.Error("a leader alone took a write")
+		}
+		put(t, c, others[0], "a", "new")
+		c.Fabric.Heal()
+		read(t, c, leader, "a", "new")
+		if stale := c.Node(leader).Staleness(); stale > time.Second {
+			t.Errorf("staleness after a barrier: %v", stale)
+		}
+		c.StopAll()
+	})
+}
