@@ -34,7 +34,7 @@ func (a *app) auditTail() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer stream.Close()
+			defer func() { _ = stream.Close() }()
 			for stream.Receive() {
 				if err := a.printRecord(stream.Msg()); err != nil {
 					return err

@@ -199,7 +199,7 @@ func (a *app) entries(ctx context.Context, c *client.Client, node string, promis
 			}
 			next = reply.GetStart() + uint64(len(reply.GetLeaves()))
 			if end > entriesPerPage {
-				fmt.Fprintf(a.env.Stderr, "node %s: %d of %d entries\n", printable(node), next, end)
+				a.tell("node %s: %d of %d entries", printable(node), next, end)
 			}
 		}
 	}

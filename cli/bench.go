@@ -151,7 +151,7 @@ func (a *app) runBench(ctx context.Context, l load) error {
 	var results []result
 	for _, o := range operations {
 		if a.flags.format != "json" {
-			fmt.Fprintf(a.env.Stderr, "%s: %d workers, %s\n", o.name, l.concurrency, l.duration)
+			a.tell("%s: %d workers, %s", o.name, l.concurrency, l.duration)
 		}
 		measured, err := a.measure(ctx, s, l, o)
 		if err != nil {

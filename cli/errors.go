@@ -48,7 +48,7 @@ func (a *app) fail(command string, err error) int {
 		_ = encoder.Encode(map[string]report{"error": r})
 		return code
 	}
-	fmt.Fprintf(a.env.Stderr, "%s: %s\n", r.Command, r.Message)
+	a.tell("%s: %s", r.Command, r.Message)
 	facts := []string{}
 	for _, fact := range [][2]string{{"reason", r.Reason}, {"field", r.Field}, {"at", r.Endpoint}, {"incident", r.Incident}, {"policies", strings.Join(r.Policies, " ")}} {
 		if fact[1] != "" {
@@ -56,10 +56,10 @@ func (a *app) fail(command string, err error) int {
 		}
 	}
 	if len(facts) > 0 {
-		fmt.Fprintf(a.env.Stderr, "  %s\n", strings.Join(facts, ", "))
+		a.tell("  %s", strings.Join(facts, ", "))
 	}
 	if r.Next != "" {
-		fmt.Fprintf(a.env.Stderr, "  next: %s\n", r.Next)
+		a.tell("  next: %s", r.Next)
 	}
 	return code
 }

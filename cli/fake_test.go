@@ -152,7 +152,7 @@ func (f *fake) serveSocket(t testing.TB, path string) {
 func serveMetrics(t testing.TB) string {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 12.5\n")
+		_, _ = fmt.Fprint(w, "# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 12.5\n")
 	}))
 	t.Cleanup(server.Close)
 	return server.URL + "/metrics"

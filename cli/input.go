@@ -3,7 +3,6 @@ package cli
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -54,7 +53,7 @@ func (a *app) readFile(what, path string) ([]byte, error) {
 	if err != nil {
 		return nil, localf("check the path", "%s: %w", what, err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	return a.readAll(what, file)
 }
 
@@ -79,7 +78,7 @@ func (a *app) confirm(yes bool, what string) error {
 	if !ok || !term.IsTerminal(int(terminal.Fd())) {
 		return local("not done: this would "+what, "add --yes when that is meant")
 	}
-	fmt.Fprintf(a.env.Stderr, "This will %s.\nType yes to go on: ", what)
+	a.tell("This will %s. Type yes to go on:", what)
 	line, err := bufio.NewReader(terminal).ReadString('\n')
 	if err != nil || strings.TrimSpace(line) != "yes" {
 		return local("not done: the answer was not yes", "nothing was changed")

@@ -136,6 +136,9 @@ func (a *app) join(cmd *cobra.Command, socket, tokenSource string, ttl time.Dura
 	if err != nil {
 		return err
 	}
+	if s.CA == "" || len(s.Endpoints) == 0 {
+		return local("no cluster known to join", "give --context, or --endpoint and --ca")
+	}
 	token, err := a.joinToken(cmd, tokenSource, status, ttl)
 	if err != nil {
 		return err

@@ -66,8 +66,13 @@ func (a *app) printJSON(value any) error {
 // say prints a line for people: nothing in JSON.
 func (a *app) say(format string, args ...any) {
 	if a.flags.format != "json" {
-		fmt.Fprintf(a.env.Stdout, format+"\n", args...)
+		_, _ = fmt.Fprintf(a.env.Stdout, format+"\n", args...)
 	}
+}
+
+// tell writes a line to stderr: progress and errors.
+func (a *app) tell(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.env.Stderr, format+"\n", args...) // there is nowhere left to tell a failure
 }
 
 // table is aligned columns.
@@ -88,7 +93,7 @@ func (t *table) row(cells ...any) {
 	for i, cell := range cells {
 		texts[i] = printable(fmt.Sprint(cell))
 	}
-	fmt.Fprintln(t.writer, strings.Join(texts, "\t"))
+	_, _ = fmt.Fprintln(t.writer, strings.Join(texts, "\t")) // into memory
 }
 
 // printable keeps what a server sent from moving the cursor.

@@ -87,7 +87,7 @@ func (a *app) follow(ctx context.Context, c *client.Client, rotation *warderv1.R
 	told := ""
 	for !noWait && running(rotation) {
 		if line := progress(rotation); line != told {
-			fmt.Fprintln(a.env.Stderr, line)
+			a.tell("%s", line)
 			told = line
 		}
 		if err := sleep(ctx, rotationPoll); err != nil {

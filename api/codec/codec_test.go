@@ -79,7 +79,7 @@ func TestJSONRefusals(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer response.Body.Close()
+			defer func() { _ = response.Body.Close() }()
 			body, _ := io.ReadAll(response.Body)
 			if !strings.HasPrefix(response.Status, test.status) || !strings.Contains(string(body), test.want) {
 				t.Errorf("got %s %s, want %s and %q", response.Status, body, test.status, test.want)
