@@ -232,6 +232,23 @@ func TestRefusalsThatAreFinal(t *testing.T) {
 	}
 }
 
+// TestStaysWithWhoRefuses: a refusal is an answer too.
+func TestStaysWithWhoRefuses(t *testing.T) {
+	ca := newAuthority(t)
+	first, second := newNode(t, ca), newNode(t, ca)
+	c := dial(t, ca, nil, first, second)
+	first.refuse(warderv1.Reason_REASON_STALE)
+	second.refuse(warderv1.Reason_REASON_NOT_FOUND)
+	for range 3 {
+		if _, err := status(t, c); !errors.Is(err, client.ErrNotFound) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if first.calls.Load() != 1 || second.calls.Load() != 3 {
+		t.Errorf("calls: %d and %d, want 1 and 3", first.calls.Load(), second.calls.Load())
+	}
+}
+
 // TestEveryNodeSealed: what another node could do is asked of each node once.
 func TestEveryNodeSealed(t *testing.T) {
 	ca := newAuthority(t)

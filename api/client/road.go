@@ -53,6 +53,9 @@ func (c *call) run(ctx context.Context) (connect.AnyResponse, error) {
 		}
 		before = failure
 		delay, again := c.again(failure)
+		if !again && !failure.local() {
+			c.keep(at) // a refusal is an answer
+		}
 		if !again || ctx.Err() != nil {
 			return nil, c.final(failure)
 		}
