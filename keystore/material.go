@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"warder/keystore/kv"
 )
@@ -14,42 +15,55 @@ import (
 // versionKeySize is the size of a version's own AES-256 key, in bytes.
 const versionKeySize = 32
 
-// The two records of a version's material: what opens it, and what it is.
-func (r Ref) keyOf(number uint32) kv.Key {
-	return kv.K("entry-key", r.Kind, r.Namespace, r.Name, versionPart(number))
+// keyOf and materialOf are the two records of a version's material: what opens it, and what it is.
+func (r Ref) keyOf(number uint32) kv.Key { return r.versionKey("entry-key", number) }
+
+func (r Ref) materialOf(number uint32) kv.Key { return r.versionKey("entry-material", number) }
+
+func (r Ref) versionKey(prefix string, number uint32) kv.Key {
+	return kv.K(prefix, r.Kind, r.Namespace, r.Name, strconv.FormatUint(uint64(number), 10))
 }
 
-func (r Ref) materialOf(number uint32) kv.Key {
-	return kv.K("entry-material", r.Kind, r.Namespace, r.Name, versionPart(number))
-}
-
-// Material gives a version's material, or that of the active version where number is 0.
+// Material gives a version's material, or that of the active version where number is 0. The Secret is the caller's, to
+// wipe after use. The error is [ErrNotFound], [ErrNoVersion], [ErrNoActiveVersion], [ErrDestroyed] or [ErrDamaged].
 func Material(tx *kv.Tx, ref Ref, number uint32) (Secret, Version, error) {
 	entry, err := Get(tx, ref)
 	if err != nil {
 		return Secret{}, Version{}, err
 	}
-	version, ok := entry.Active()
-	if number != 0 {
-		found, err := entry.find(number)
-		if err != nil {
-			return Secret{}, Version{}, err
-		}
-		version, ok = *found, true
-	}
-	if !ok {
-		return Secret{}, Version{}, fmt.Errorf("%w: %s %s/%s", ErrNoActiveVersion, ref.Kind, ref.Namespace, ref.Name)
-	}
-	if version.State == Destroyed {
-		return Secret{}, Version{}, fmt.Errorf("%w: version %d of %s %s/%s", ErrDestroyed, version.Number, ref.Kind, ref.Namespace, ref.Name)
+	version, err := entry.pick(number)
+	if err != nil {
+		return Secret{}, Version{}, err
 	}
 	secret, err := openMaterial(tx, ref, version.Number)
-	return secret, version, err
+	if err != nil {
+		return Secret{}, Version{}, err
+	}
+	return secret, version, nil
 }
 
+// pick gives the version of that number, the active one for 0, if it has material.
+func (e Entry) pick(number uint32) (Version, error) {
+	if number == 0 {
+		version, ok := e.Active()
+		if !ok {
+			return Version{}, fmt.Errorf("%w: %s", ErrNoActiveVersion, e.Ref)
+		}
+		return version, nil
+	}
+	version, err := e.Version(number)
+	if err == nil && version.State == Destroyed {
+		return Version{}, fmt.Errorf("%w: version %d of %s", ErrDestroyed, number, e.Ref)
+	}
+	return version, err
+}
+
+// putMaterial seals the material under a fresh key, which seals nothing else. kv keeps copies of both until the
+// transaction is proposed.
 func putMaterial(tx *kv.Tx, ref Ref, number uint32, material Secret) error {
 	key := make([]byte, versionKeySize)
 	_, _ = rand.Read(key) // never fails: crypto/rand ends the process instead
+	defer clear(key)
 	aead, err := gcm(key)
 	if err != nil {
 		return err
@@ -61,32 +75,35 @@ func putMaterial(tx *kv.Tx, ref Ref, number uint32, material Secret) error {
 	return nil
 }
 
+// openMaterial opens what putMaterial sealed. That one of the records is missing is damage: they come and go with the
+// entry's version, in one batch.
 func openMaterial(tx *kv.Tx, ref Ref, number uint32) (Secret, error) {
-	damaged := fmt.Errorf("%w: version %d of %s %s/%s", ErrDamaged, number, ref.Kind, ref.Namespace, ref.Name)
 	key, _, err := tx.Get(ref.keyOf(number))
-	if errors.Is(err, kv.ErrNotFound) {
-		return Secret{}, damaged
-	}
 	if err != nil {
-		return Secret{}, err
+		return Secret{}, missing(err, "key", number, ref)
 	}
 	defer clear(key)
 	box, _, err := tx.Get(ref.materialOf(number))
-	if errors.Is(err, kv.ErrNotFound) {
-		return Secret{}, damaged
-	}
 	if err != nil {
-		return Secret{}, err
+		return Secret{}, missing(err, "material", number, ref)
 	}
 	aead, err := gcm(key)
-	if err != nil || len(box) < aead.NonceSize() {
-		return Secret{}, damaged
+	if err != nil || len(box) < aead.NonceSize()+aead.Overhead() {
+		return Secret{}, fmt.Errorf("%w: version %d of %s has a wrong size", ErrDamaged, number, ref)
 	}
-	material, err := aead.Open(nil, box[:aead.NonceSize()], box[aead.NonceSize():], ref.additional(number))
+	nonce, sealed := box[:aead.NonceSize()], box[aead.NonceSize():]
+	material, err := aead.Open(sealed[:0], nonce, sealed, ref.additional(number))
 	if err != nil {
-		return Secret{}, damaged
+		return Secret{}, fmt.Errorf("%w: version %d of %s does not open", ErrDamaged, number, ref)
 	}
 	return NewSecret(material), nil
+}
+
+func missing(err error, what string, number uint32, ref Ref) error {
+	if errors.Is(err, kv.ErrNotFound) {
+		return fmt.Errorf("%w: version %d of %s has no %s", ErrDamaged, number, ref, what)
+	}
+	return err
 }
 
 func shred(tx *kv.Tx, ref Ref, number uint32) {

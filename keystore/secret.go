@@ -9,20 +9,30 @@ import (
 
 const redacted = "[secret]"
 
-// Secret holds material that is never printed, logged or encoded. Reveal is the one way to its bytes.
-type Secret struct{ material []byte }
+// Secret holds material that is never printed, logged or encoded. Reveal is the one way to its bytes. Copies share
+// them. The zero Secret holds nothing.
+type Secret struct {
+	// reveal is a function because that is the one thing that fmt does not look into: it calls no method of a value in
+	// an unexported field, and prints what is there, through pointers too.
+	reveal func() []byte
+}
 
 // NewSecret takes the bytes over: the caller keeps no copy.
-func NewSecret(material []byte) Secret { return Secret{material} }
+func NewSecret(material []byte) Secret { return Secret{func() []byte { return material }} }
 
 // Reveal gives the bytes, which stay the secret's own.
-func (s Secret) Reveal() []byte { return s.material }
+func (s Secret) Reveal() []byte {
+	if s.reveal == nil {
+		return nil
+	}
+	return s.reveal()
+}
 
 // Len is the material's size in bytes.
-func (s Secret) Len() int { return len(s.material) }
+func (s Secret) Len() int { return len(s.Reveal()) }
 
-// Wipe overwrites the bytes with zeros.
-func (s Secret) Wipe() { clear(s.material) }
+// Wipe overwrites the bytes with zeros, for every copy of the Secret.
+func (s Secret) Wipe() { clear(s.Reveal()) }
 
 // Format prints no secret, whatever the verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
