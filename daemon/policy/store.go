@@ -115,23 +115,22 @@ func documents(stored []Stored) []Document {
 }
 
 // Put validates a policy and stores it, replacing one of the same name. When it
-// returns, Current on this node shows it. The error is an [InvalidError],
-// [ErrTooMany], or what the log gave.
-func (s *Store) Put(ctx context.Context, doc Document) (Stored, error) {
+// returns, Current on this node shows it. Where expected is not nil the policy must
+// be at that revision, 0 for none yet. The error is an [InvalidError], [ErrTooMany],
+// [kv.ErrConflict], or what the log gave.
+func (s *Store) Put(ctx context.Context, doc Document, expected *uint64) (Stored, error) {
 	if err := s.validate(doc); err != nil {
 		return Stored{}, err
 	}
-	updated := time.Now().UTC().Truncate(time.Millisecond)
-	value, err := json.Marshal(record{Text: doc.Text, Updated: updated})
+	err := s.db.Update(ctx, func(tx *kv.Tx) error {
+		if expected != nil {
+			tx.Expect(doc.key(), *expected)
+		}
+		return doc.put(tx, time.Now())
+	})
+	s.follow(ctx)
 	if err != nil {
-		return Stored{}, err
-	}
-	key := doc.key()
-	if err := s.db.Update(ctx, func(tx *kv.Tx) error { tx.Put(key, value); return nil }); err != nil {
 		return Stored{}, fmt.Errorf("store policy %s: %w", doc.path(), err)
-	}
-	if err := s.Reload(ctx); err != nil {
-		s.report(ctx, err)
 	}
 	return s.Get(ctx, doc.Namespace, doc.ID)
 }
@@ -147,6 +146,21 @@ func (s *Store) validate(doc Document) error {
 	}
 	_, err := compile(set, []Document{doc})
 	return err
+}
+
+// Found stores the [Bootstrap] policy of a new cluster.
+func Found(tx *kv.Tx, now time.Time) error {
+	system := identity.MustName(System)
+	return Document{ID: identity.MustName("bootstrap"), Namespace: system, Text: Bootstrap()}.put(tx, now)
+}
+
+func (d Document) put(tx *kv.Tx, now time.Time) error {
+	value, err := json.Marshal(record{Text: d.Text, Updated: now.UTC().Truncate(time.Millisecond)})
+	if err != nil {
+		return fmt.Errorf("encode policy %s: %w", d.path(), err)
+	}
+	tx.Put(d.key(), value)
+	return nil
 }
 
 func (d Document) key() kv.Key { return kv.K(keyPrefix, d.Namespace.String(), d.ID.String()) }
@@ -175,26 +189,35 @@ func (s *Store) List(ctx context.Context, namespace identity.Name) ([]Stored, er
 }
 
 // Delete deletes a policy, or returns [ErrNotFound]. When it returns, Current on this
-// node no longer has it.
-func (s *Store) Delete(ctx context.Context, namespace, name identity.Name) error {
+// node no longer has it. Where expected is not nil the policy must be at that revision,
+// else the error is [kv.ErrConflict].
+func (s *Store) Delete(ctx context.Context, namespace, name identity.Name, expected *uint64) error {
 	doc := Document{ID: name, Namespace: namespace}
 	err := s.db.Update(ctx, func(tx *kv.Tx) error {
+		if expected != nil {
+			tx.Expect(doc.key(), *expected)
+		}
 		if _, _, err := tx.Get(doc.key()); err != nil {
 			return err
 		}
 		tx.Delete(doc.key())
 		return nil
 	})
+	s.follow(ctx)
 	if errors.Is(err, kv.ErrNotFound) {
 		return fmt.Errorf("%w: %s", ErrNotFound, doc.path())
 	}
 	if err != nil {
 		return fmt.Errorf("delete policy %s: %w", doc.path(), err)
 	}
+	return nil
+}
+
+// follow loads what is stored now, after a change that was made, or may have been.
+func (s *Store) follow(ctx context.Context) {
 	if err := s.Reload(ctx); err != nil {
 		s.report(ctx, err)
 	}
-	return nil
 }
 
 func (s *Store) scan(ctx context.Context, prefix kv.Key) ([]Stored, error) {

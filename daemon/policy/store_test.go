@@ -3,7 +3,6 @@ package policy_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -12,43 +11,9 @@ import (
 
 	"warder/daemon/identity"
 	"warder/daemon/policy"
-	"warder/keystore/keyring"
+	"warder/keystore/keystoretest"
 	"warder/keystore/kv"
 )
-
-// directLog applies each entry at once: a cluster of one, without Raft.
-type directLog struct {
-	mu    sync.Mutex
-	store *kv.Store
-}
-
-func (l *directLog) Propose(_ context.Context, entry []byte) ([]byte, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	results, err := l.store.Apply(l.store.Applied()+1, [][]byte{entry})
-	if err != nil {
-		return nil, err
-	}
-	return results[0], nil
-}
-
-func (l *directLog) Barrier(context.Context) error { return nil }
-
-func openDB(t *testing.T) (*kv.DB, *keyring.Holder, *keyring.Keyring) {
-	t.Helper()
-	store, err := kv.OpenStore(kv.StoreConfig{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = store.Close() })
-	ring, err := keyring.New(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	holder := &keyring.Holder{}
-	holder.Set(ring)
-	return kv.New(store, &directLog{store: store}, holder), holder, ring
-}
 
 func start(t *testing.T, db *kv.DB, log *slog.Logger) *policy.Store {
 	t.Helper()
@@ -76,7 +41,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 func TestStore(t *testing.T) {
-	db, _, _ := openDB(t)
+	db, _ := keystoretest.Open(t)
 	here, there := start(t, db, nil), start(t, db, nil)
 	ctx, trading := t.Context(), name(t, "trading")
 	bot := sign(t, "trading/bot", "trading/binance", nil)
@@ -84,7 +49,7 @@ func TestStore(t *testing.T) {
 		t.Error("allowed before anything was stored")
 	}
 	put := doc(t, "trading/bots", `permit (principal, action == Action::"credential.sign", resource);`)
-	stored, err := here.Put(ctx, put)
+	stored, err := here.Put(ctx, put, nil)
 	if err != nil || stored.Document != put || stored.Revision == 0 || stored.Updated.IsZero() {
 		t.Fatalf("put: %+v, %v", stored, err)
 	}
@@ -93,14 +58,14 @@ func TestStore(t *testing.T) {
 	}
 	eventually(t, "the watching store sees it", func() bool { return there.Decide(bot).Allow })
 
-	if _, err := here.Put(ctx, doc(t, "trading/bots", `permit (principal, action, resource) when { resource.nam == "x" };`)); !errors.Is(err, policy.ErrInvalid) {
+	if _, err := here.Put(ctx, doc(t, "trading/bots", `permit (principal, action, resource) when { resource.nam == "x" };`), nil); !errors.Is(err, policy.ErrInvalid) {
 		t.Errorf("invalid put: %v", err)
 	}
 	got, err := here.Get(ctx, trading, put.ID)
 	if err != nil || got != stored {
 		t.Errorf("a refused put changed it: %+v, %v", got, err)
 	}
-	if _, err := here.Put(ctx, policy.Document{Text: put.Text}); !errors.Is(err, policy.ErrInvalid) {
+	if _, err := here.Put(ctx, policy.Document{Text: put.Text}, nil); !errors.Is(err, policy.ErrInvalid) {
 		t.Errorf("without a name: %v", err)
 	}
 	list, err := here.List(ctx, trading)
@@ -110,13 +75,13 @@ func TestStore(t *testing.T) {
 	if list, err := here.List(ctx, name(t, "tradin")); err != nil || len(list) != 0 {
 		t.Errorf("list of another namespace: %+v, %v", list, err)
 	}
-	if err := here.Delete(ctx, trading, put.ID); err != nil {
+	if err := here.Delete(ctx, trading, put.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	if here.Decide(bot).Allow {
 		t.Error("Delete returned, and Current still allows")
 	}
-	if err := here.Delete(ctx, trading, put.ID); !errors.Is(err, policy.ErrNotFound) {
+	if err := here.Delete(ctx, trading, put.ID, nil); !errors.Is(err, policy.ErrNotFound) {
 		t.Errorf("second delete: %v", err)
 	}
 	if _, err := here.Get(ctx, trading, put.ID); !errors.Is(err, policy.ErrNotFound) {
@@ -126,12 +91,12 @@ func TestStore(t *testing.T) {
 
 // A stored policy that does not compile denies all, loudly, until it is repaired.
 func TestBadStoredPolicyDeniesAll(t *testing.T) {
-	db, _, _ := openDB(t)
+	db, _ := keystoretest.Open(t)
 	var log lockedBuffer
 	s := start(t, db, slog.New(slog.NewTextHandler(&log, nil)))
 	ctx := t.Context()
 	bot := sign(t, "trading/bot", "trading/binance", nil)
-	if _, err := s.Put(ctx, doc(t, "system/all", `permit (principal, action, resource);`)); err != nil {
+	if _, err := s.Put(ctx, doc(t, "system/all", `permit (principal, action, resource);`), nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{`{"text":"permit (principal"}`, `not JSON`, `{"text":"permit (principal, action, resource is Nothing);"}`} {
@@ -144,7 +109,7 @@ func TestBadStoredPolicyDeniesAll(t *testing.T) {
 			t.Errorf("%s: %+v", bad, d)
 		}
 		eventually(t, "it is logged", func() bool { return log.contains("every request is denied") })
-		if err := s.Delete(ctx, name(t, "other"), name(t, "bad")); err != nil {
+		if err := s.Delete(ctx, name(t, "other"), name(t, "bad"), nil); err != nil {
 			t.Fatal(err)
 		}
 		if !s.Decide(bot).Allow {
@@ -154,10 +119,15 @@ func TestBadStoredPolicyDeniesAll(t *testing.T) {
 }
 
 func TestSealedDeniesAll(t *testing.T) {
-	db, holder, ring := openDB(t)
+	db, log := keystoretest.Open(t)
+	holder := log.Keys()
+	ring, err := holder.Keyring()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := start(t, db, nil)
 	bot := sign(t, "trading/bot", "trading/binance", nil)
-	if _, err := s.Put(t.Context(), doc(t, "system/all", `permit (principal, action, resource);`)); err != nil {
+	if _, err := s.Put(t.Context(), doc(t, "system/all", `permit (principal, action, resource);`), nil); err != nil {
 		t.Fatal(err)
 	}
 	holder.Clear()
@@ -168,11 +138,71 @@ func TestSealedDeniesAll(t *testing.T) {
 	eventually(t, "unsealed: allowed", func() bool { return s.Decide(bot).Allow })
 }
 
+// A log that fails both ways: an error is given either way, and Current shows what is
+// stored, not what was asked.
+func TestFaults(t *testing.T) {
+	db, log := keystoretest.Open(t)
+	s := start(t, db, nil)
+	bot := sign(t, "trading/bot", "trading/binance", nil)
+	all := doc(t, "system/all", `permit (principal, action, resource);`)
+	log.Next(keystoretest.NotDone)
+	if _, err := s.Put(t.Context(), all, nil); !errors.Is(err, keystoretest.ErrNotDone) || s.Decide(bot).Allow {
+		t.Errorf("not done: %v", err)
+	}
+	log.Next(keystoretest.DoneButFailed)
+	if _, err := s.Put(t.Context(), all, nil); !errors.Is(err, keystoretest.ErrUnknown) || !s.Decide(bot).Allow {
+		t.Errorf("done, but said failed: %v", err)
+	}
+	log.Next(keystoretest.DoneButFailed)
+	if err := s.Delete(t.Context(), all.Namespace, all.ID, nil); !errors.Is(err, keystoretest.ErrUnknown) || s.Decide(bot).Allow {
+		t.Errorf("done, but said failed: %v", err)
+	}
+	if err := s.Delete(t.Context(), all.Namespace, all.ID, nil); !errors.Is(err, policy.ErrNotFound) {
+		t.Errorf("again: %v", err)
+	}
+}
+
+// With an expected revision, who comes second is refused.
+func TestExpectedRevision(t *testing.T) {
+	db, _ := keystoretest.Open(t)
+	s := start(t, db, nil)
+	ctx := t.Context()
+	all := doc(t, "system/all", `permit (principal, action, resource);`)
+	none, wrong := uint64(0), uint64(99)
+	first, err := s.Put(ctx, all, &none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(ctx, all, &none); !errors.Is(err, kv.ErrConflict) {
+		t.Errorf("created twice: %v", err)
+	}
+	second, err := s.Put(ctx, all, &first.Revision)
+	if err != nil || second.Revision == first.Revision {
+		t.Errorf("expected: %+v %v", second, err)
+	}
+	if err := s.Delete(ctx, all.Namespace, all.ID, &wrong); !errors.Is(err, kv.ErrConflict) {
+		t.Errorf("delete of another revision: %v", err)
+	}
+	if err := s.Delete(ctx, all.Namespace, all.ID, &second.Revision); err != nil {
+		t.Error(err)
+	}
+}
+
+// Found's policy is the one that Put would store.
+func TestFound(t *testing.T) {
+	db, _ := keystoretest.Open(t)
+	if err := db.Update(t.Context(), func(tx *kv.Tx) error { return policy.Found(tx, time.Now()) }); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, db, nil)
+	eventually(t, "it is loaded", func() bool { return s.Current().Err() == nil && s.Current().Len() == 2 })
+}
+
 func TestBootstrapStores(t *testing.T) {
-	db, _, _ := openDB(t)
+	db, _ := keystoretest.Open(t)
 	s := start(t, db, nil)
 	text := policy.Document{ID: name(t, "bootstrap"), Namespace: identity.MustName(policy.System), Text: policy.Bootstrap()}
-	if _, err := s.Put(t.Context(), text); err != nil {
+	if _, err := s.Put(t.Context(), text, nil); err != nil {
 		t.Fatal(err)
 	}
 }
