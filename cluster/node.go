@@ -74,7 +74,7 @@ func Open(cfg Config) (*Node, error) {
 }
 
 func (n *Node) open() (err error) {
-	n.store, err = logstore.Open(logstore.Config{Dir: n.cfg.Dir, Failed: n.fail, Logger: n.logger})
+	n.store, err = logstore.Open(logstore.Config{Dir: n.cfg.Dir, Failed: n.fail})
 	if err != nil {
 		return err
 	}

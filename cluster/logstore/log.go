@@ -1,9 +1,10 @@
 package logstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"log/slog"
+	"io/fs"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -15,17 +16,16 @@ import (
 )
 
 const (
-	segmentLimit = 16 << 20              // bytes of one log file
+	segmentBytes = 16 << 20              // of one log file, by default
 	markDelay    = 50 * time.Millisecond // appends within it share one write of the mark
 )
 
 // Log is Raft's log. It is safe for concurrent use by one writer and many readers, as Raft needs.
 type Log struct {
-	dir    string
-	wal    *wal.WAL
-	mark   *mark
-	cache  recent
-	logger *slog.Logger
+	dir   string
+	wal   *wal.WAL
+	mark  *mark
+	cache recent
 
 	last     atomic.Pointer[position] // of the log's end; {0 0} when it is empty
 	appended atomic.Uint64            // bytes since open
@@ -46,16 +46,16 @@ var (
 	_ raft.MonotonicLogStore = (*Log)(nil)
 )
 
-// openLog opens the log in dir and reads all of it. onFail is called once, with the first failure.
-func openLog(dir string, fresh bool, logger *slog.Logger, onFail func(error)) (*Log, error) {
+// openLog opens the log in dir and reads all of it.
+func openLog(dir string, fresh bool, cfg Config) (*Log, error) {
 	marked, err := openMark(dir, fresh)
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{dir: dir, mark: marked, logger: logger, onFail: onFail,
+	l := &Log{dir: dir, mark: marked, onFail: cfg.Failed,
 		dirty: make(chan struct{}, 1), stop: make(chan struct{})}
 	l.last.Store(&position{})
-	if l.wal, err = openWAL(dir); err != nil {
+	if l.wal, err = openWAL(dir, cmp.Or(cfg.SegmentBytes, segmentBytes)); err != nil {
 		return nil, errors.Join(err, marked.close())
 	}
 	if err := guard(dir, l.verify); err != nil {
@@ -65,13 +65,13 @@ func openLog(dir string, fresh bool, logger *slog.Logger, onFail func(error)) (*
 	return l, nil
 }
 
-func openWAL(dir string) (log *wal.WAL, err error) {
+func openWAL(dir string, size int) (log *wal.WAL, err error) {
 	err = guard(dir, func() error {
 		log, err = wal.Open(dir, wal.WithMetaStore(newMetaStore(dir)),
-			wal.WithSegmentSize(segmentLimit), wal.WithLogger(hclog.NewNullLogger()))
+			wal.WithSegmentSize(size), wal.WithLogger(hclog.NewNullLogger()))
 		return err
 	})
-	if err != nil && !errors.Is(err, ErrDamaged) && (errors.Is(err, wal.ErrCorrupt) || errors.Is(err, wal.ErrNotFound)) {
+	if err != nil && !errors.Is(err, ErrDamaged) && (errors.Is(err, wal.ErrCorrupt) || errors.Is(err, wal.ErrNotFound) || errors.Is(err, fs.ErrNotExist)) {
 		return nil, damaged(dir, "%v", err)
 	}
 	return log, err

@@ -31,16 +31,19 @@ const (
 )
 
 // Snapshots keeps the newest snapshot as a file. Its hash is verified when it is saved and when it is opened.
-type Snapshots struct{ dir string }
+type Snapshots struct {
+	dir    string
+	onFail func(error)
+}
 
 var _ raft.SnapshotStore = (*Snapshots)(nil)
 
 // openSnapshots checks every snapshot in dir, and removes what an interrupted save left.
-func openSnapshots(dir string) (*Snapshots, error) {
+func openSnapshots(dir string, onFail func(error)) (*Snapshots, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	s := &Snapshots{dir: dir}
+	s := &Snapshots{dir: dir, onFail: onFail}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -109,6 +112,9 @@ func (s *Snapshots) List() ([]*raft.SnapshotMeta, error) {
 // Open verifies the whole snapshot and gives its body. The reader is a *Body.
 func (s *Snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err := verifySnapshot(s.path(id)); err != nil {
+		if errors.Is(err, ErrDamaged) && s.onFail != nil {
+			s.onFail(err)
+		}
 		return nil, nil, err
 	}
 	meta, file, err := s.open(id)

@@ -3,7 +3,6 @@ package logstore
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,8 +13,9 @@ import (
 // Config says where a store is and who is told of its failures.
 type Config struct {
 	Dir    string      // made where it is missing, mode 0700
-	Failed func(error) // called once, with the first write that failed or entry that was found changed; may be nil
-	Logger *slog.Logger
+	Failed func(error) // called with a write that failed, or stored bytes that were found changed; may be nil
+	// SegmentBytes is the size of one log file, which is set aside when it is begun. Default 16 MiB.
+	SegmentBytes int
 }
 
 // Store is what one node keeps for Raft.
@@ -37,7 +37,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{}
-	if s.Snapshots, err = openSnapshots(filepath.Join(cfg.Dir, "snapshots")); err != nil {
+	if s.Snapshots, err = openSnapshots(filepath.Join(cfg.Dir, "snapshots"), cfg.Failed); err != nil {
 		return nil, err
 	}
 	if s.Stable, err = openStable(cfg.Dir); err != nil {
@@ -46,7 +46,7 @@ func Open(cfg Config) (*Store, error) {
 	if fresh && len(s.Stable.values) > 0 {
 		return nil, damaged(dir, "log is missing beside %s", s.Stable.path)
 	}
-	if s.Log, err = openLog(dir, fresh, cfg.Logger, cfg.Failed); err != nil {
+	if s.Log, err = openLog(dir, fresh, cfg); err != nil {
 		return nil, err
 	}
 	if err := s.check(); err != nil {
