@@ -1,6 +1,7 @@
 package token
 
 import (
+	"encoding/base64"
 	"errors"
 	"slices"
 	"time"
@@ -20,11 +21,14 @@ var (
 
 // Bounds of a token.
 const (
-	MaxTTL    = time.Hour
-	MinTTL    = 5 * time.Second
-	maxToken  = 8 << 10 // bytes
-	maxGrants = 16
-	maxLeeway = 30 * time.Second
+	MaxTTL = time.Hour
+	MinTTL = 5 * time.Second
+	// DefaultTTL is for a request that asks for none.
+	DefaultTTL = 5 * time.Minute
+	maxToken   = 4 << 10 // bytes
+	maxGrants  = 16
+	maxActions = 64 // of one grant
+	maxLeeway  = 30 * time.Second
 )
 
 // detailType is the type of our authorization details (RFC 9396, section 2).
@@ -44,10 +48,11 @@ type Grant struct {
 	Resource Resource `json:"resource"`
 }
 
-// Claims are what a verified token says.
+// Claims are what a verified token says. What a verification returns may be shared: it must not be changed.
 type Claims struct {
 	Issuer   string             `json:"iss"`
 	Subject  identity.Principal `json:"sub"`
+	Audience string             `json:"aud"`
 	IssuedAt int64              `json:"iat"` // seconds since 1970 (RFC 7519, section 2)
 	NotUntil int64              `json:"nbf"`
 	Expires  int64              `json:"exp"`
@@ -71,4 +76,23 @@ func (c Claims) Allows(action string, resource Resource) bool {
 	return slices.ContainsFunc(c.Grants, func(g Grant) bool {
 		return g.Type == detailType && g.Resource == resource && slices.Contains(g.Actions, action)
 	})
+}
+
+// Digest gives the SHA-256 of the certificate that the token is bound to.
+func (b Binding) Digest() ([]byte, error) {
+	digest, err := b.digest()
+	if err != nil {
+		return nil, err
+	}
+	return digest[:], nil
+}
+
+func (b Binding) digest() (digest [32]byte, err error) {
+	if len(b.Certificate) != base64.RawURLEncoding.EncodedLen(len(digest)) {
+		return digest, ErrInvalid
+	}
+	if n, err := base64.RawURLEncoding.Strict().Decode(digest[:], []byte(b.Certificate)); err != nil || n != len(digest) {
+		return [32]byte{}, ErrInvalid
+	}
+	return digest, nil
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"warder/keystore/keyring"
 	"warder/keystore/kv"
 )
 
@@ -31,6 +32,13 @@ type signingKey struct {
 	From time.Time `json:"from"` // when it begins to sign
 }
 
+// maxKeys bounds the keys that are published at once.
+const maxKeys = 16
+
+// ErrTooManyKeys says that keys were rotated faster than the old ones' tokens end.
+var ErrTooManyKeys = errors.New("there are 16 token keys already: rotate again when the oldest one's tokens have ended, within two hours")
+
+func keysPrefix() kv.Key { return kv.K("token") }
 func keysRecord() kv.Key { return kv.K("token", "keys") }
 
 // Found makes a new cluster's first signing key.
@@ -68,7 +76,7 @@ func readKeys(tx *kv.Tx) ([]signingKey, error) {
 		return nil, fmt.Errorf("read the token keys: %w", err)
 	}
 	var keys []signingKey
-	if err := json.Unmarshal(text, &keys); err != nil {
+	if err := json.Unmarshal(text, &keys); err != nil || len(keys) == 0 {
 		return nil, errors.New("the token keys do not parse")
 	}
 	return keys, nil
@@ -87,6 +95,9 @@ func rotate(ctx context.Context, db *kv.DB, now time.Time, force bool) error {
 			return at+1 < len(keys) && now.Sub(keys[at+1].From) > keepAfter
 		})
 		if newest := keys[len(keys)-1]; force || now.Sub(newest.From) > keyLife {
+			if len(kept) >= maxKeys {
+				return ErrTooManyKeys
+			}
 			next, err := newSigningKey(now.Add(publishAhead))
 			if err != nil {
 				return err
@@ -129,4 +140,28 @@ type jwk struct {
 	X         string `json:"x"`
 	Use       string `json:"use"`
 	Algorithm string `json:"alg"`
+}
+
+// Rotate publishes a new signing key at once; it signs when every node has had time to see it.
+func (s *Service) Rotate(ctx context.Context) error {
+	if err := rotate(ctx, s.cfg.DB, s.cfg.Clock(), true); err != nil {
+		return fmt.Errorf("rotate the token keys: %w", err)
+	}
+	return s.load(ctx)
+}
+
+// JWKS gives the public keys as a JWK set (RFC 7517, section 5).
+func (s *Service) JWKS() ([]byte, error) {
+	at := s.current.Load()
+	if len(at.signers) == 0 {
+		return nil, keyring.ErrSealed
+	}
+	set := struct {
+		Keys []jwk `json:"keys"`
+	}{}
+	for _, key := range at.signers {
+		x := base64.RawURLEncoding.EncodeToString(key.public)
+		set.Keys = append(set.Keys, jwk{KeyType: "OKP", Curve: "Ed25519", ID: key.id, X: x, Use: "sig", Algorithm: "EdDSA"})
+	}
+	return json.Marshal(set)
 }

@@ -1,0 +1,33 @@
+package token
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+)
+
+// Load reads keys and revocations, as Run does.
+func (s *Service) Load(ctx context.Context) error { return s.load(ctx) }
+
+// Sweep is what Run does each minute.
+func (s *Service) Sweep(ctx context.Context) { s.sweep(ctx) }
+
+// VerifySignature is Parse without what it remembers.
+func (s *Service) VerifySignature(raw string) (Claims, bool) { return s.current.Load().verify(raw) }
+
+// SignAnything signs what Issue would never write, by the service's newest key.
+func (s *Service) SignAnything(payload string) string {
+	signers := s.current.Load().signers
+	key := signers[len(signers)-1]
+	text := key.header + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
+	return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(key.private, []byte(text)))
+}
+
+// Payload writes claims.
+func Payload(c Claims) string { return string(c.appendPayload(nil)) }
+
+// ParsePayload reads claims.
+func ParsePayload(text string) (Claims, bool) { return parsePayload(text) }
+
+// MaxKeys bounds the keys published at once.
+const MaxKeys = maxKeys
