@@ -98,4 +98,3 @@ func (s *Store) commit(c *change) error {
 	}
 	return nil
 }
-

@@ -32,6 +32,7 @@ func badgerOptions(dir string, l *badgerLog) badger.Options {
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
 		WithNumCompactors(2).
+		WithNumLevelZeroTables(2). // merged early, so that replaced values are known as garbage
 		WithVerifyValueChecksum(true).
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithMetricsEnabled(false)

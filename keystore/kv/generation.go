@@ -171,9 +171,8 @@ func eachRowFrom(txn *badger.Txn, prefix, start []byte, fn func(key []byte, r ro
 
 // view is a consistent reading of the store. It must be released.
 type view struct {
-	gen   *generation
-	txn   *badger.Txn
-	state state
+	gen *generation
+	txn *badger.Txn
 }
 
 // view opens a reading of all that is applied.
@@ -183,7 +182,7 @@ func (s *Store) view() (*view, error) {
 	if s.gen == nil || !s.gen.acquire() {
 		return nil, ErrClosed
 	}
-	return &view{gen: s.gen, txn: s.gen.db.NewTransaction(false), state: s.state}, nil
+	return &view{gen: s.gen, txn: s.gen.db.NewTransaction(false)}, nil
 }
 
 func (v *view) release() {
@@ -191,4 +190,11 @@ func (v *view) release() {
 	v.gen.release()
 }
 
-func (v *view) row(t Target) (row, error) { return getRow(v.txn, t.rowKey()) }
+// row reads one row, nil when there is none.
+func (v *view) row(t Target) (r row, err error) {
+	err = guarded(func() (err error) {
+		r, err = getRow(v.txn, t.rowKey())
+		return err
+	})
+	return r, err
+}

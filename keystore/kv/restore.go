@@ -1,13 +1,8 @@
 package kv
 
 import (
-	"bufio"
-	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -102,24 +97,17 @@ func (s *Store) load(in *hashReader, st state, number uint64) error {
 func (s *Store) loadRows(db *badger.DB, in *hashReader, st state) error {
 	w := db.NewWriteBatch()
 	defer w.Cancel()
-	var count uint64
-	var total sum
-	for key, r := range in.rows(st) {
-		if count++; count%1024 == 0 {
+	n := 0
+	err := in.verify(st, func(key []byte, r row) error {
+		if n++; n%1024 == 0 {
 			if err := s.checkSpace(); err != nil {
 				return err
 			}
 		}
-		total.add(rowDigest(key, r))
-		if err := w.Set(key, r); err != nil {
-			return err
-		}
-	}
-	if in.err != nil {
-		return in.err
-	}
-	if count != st.count || total != st.sum {
-		return fmt.Errorf("%w: the rows of the snapshot do not give its state", ErrDamaged)
+		return w.Set(key, r)
+	})
+	if err != nil {
+		return err
 	}
 	if err := w.Set([]byte{byte(spaceState)}, st.row()); err != nil {
 		return err
@@ -155,109 +143,4 @@ func syncFiles(dir string) error {
 		}
 	}
 	return syncPath(dir)
-}
-
-// hashReader reads a snapshot and hashes what passes.
-type hashReader struct {
-	buf  *bufio.Reader
-	hash hash.Hash
-	err  error // what ended rows
-}
-
-func newHashReader(r io.Reader) *hashReader {
-	return &hashReader{buf: bufio.NewReaderSize(r, 256<<10), hash: sha256.New()}
-}
-
-// fill reads len(b) bytes. A stream that ends early is damaged; any other
-// failure to read is the stream's own error.
-func (r *hashReader) fill(b []byte) error {
-	_, err := io.ReadFull(r.buf, b)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: the snapshot is cut short", ErrDamaged)
-	}
-	r.hash.Write(b)
-	return err
-}
-
-func (r *hashReader) header() (state, error) {
-	b := make([]byte, len(snapshotMagic)+stateSize)
-	if err := r.fill(b); err != nil {
-		return state{}, err
-	}
-	in := reader{rest: b}
-	magic := string(in.take(len(snapshotMagic)))
-	st := in.state()
-	if magic != snapshotMagic || in.bad {
-		return state{}, fmt.Errorf("%w: not a snapshot of this version", ErrDamaged)
-	}
-	return st, nil
-}
-
-// rows yields the rows in their order, until the end, which must be followed by
-// the right hash and nothing else. Afterwards r.err is set if it was not.
-func (r *hashReader) rows(st state) func(func([]byte, row) bool) {
-	return func(yield func([]byte, row) bool) {
-		var last []byte
-		for {
-			key, value, err := r.next()
-			if err == nil && key != nil {
-				err = checkRow(last, key, value, st)
-			}
-			if err != nil || key == nil {
-				r.err = err
-				return
-			}
-			if !yield(key, value) {
-				return
-			}
-			last = key
-		}
-	}
-}
-
-func checkRow(last, key []byte, r row, st state) error {
-	t, err := parseRowKey(key)
-	if err != nil || bytes.Compare(last, key) >= 0 {
-		return fmt.Errorf("%w: row with key %x in the snapshot", ErrDamaged, key)
-	}
-	return r.check(t, st.seq)
-}
-
-// next returns the next row, or a nil key after the trailer.
-func (r *hashReader) next() (key []byte, value row, err error) {
-	var head [6]byte
-	if err := r.fill(head[:2]); err != nil {
-		return nil, nil, err
-	}
-	n := int(binary.BigEndian.Uint16(head[:2]))
-	if n == 0 {
-		return nil, nil, r.trailer()
-	}
-	if err := r.fill(head[2:]); err != nil {
-		return nil, nil, err
-	}
-	size := binary.BigEndian.Uint32(head[2:])
-	if n > maxRowKey || size > maxRowSize {
-		return nil, nil, fmt.Errorf("%w: a row of %d and %d bytes in the snapshot", ErrDamaged, n, size)
-	}
-	b := make([]byte, n+int(size))
-	if err := r.fill(b); err != nil {
-		return nil, nil, err
-	}
-	return b[:n:n], b[n:], nil
-}
-
-func (r *hashReader) trailer() error {
-	want := r.hash.Sum(nil)
-	got := make([]byte, len(want))
-	if err := r.fill(got); err != nil {
-		return err
-	}
-	if !bytes.Equal(want, got) {
-		return fmt.Errorf("%w: the hash of the snapshot does not match", ErrDamaged)
-	}
-	if _, err := r.buf.ReadByte(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w: bytes follow the snapshot", ErrDamaged)
-	}
-	return nil
 }

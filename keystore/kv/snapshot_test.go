@@ -80,16 +80,22 @@ func TestRestoreRefusesDamage(t *testing.T) {
 	_, want := s.StateHash()
 	good := snapshotOf(t, from)
 	refused := func(what string, at int, b []byte) {
+		if _, _, err := kv.VerifySnapshot(bytes.NewReader(b)); !errors.Is(err, kv.ErrDamaged) {
+			t.Errorf("%s at %d verifies: %v", what, at, err)
+		}
+		if at%9 != 0 { // to restore takes longer
+			return
+		}
 		if err := s.Restore(bytes.NewReader(b)); !errors.Is(err, kv.ErrDamaged) {
 			t.Errorf("%s at %d: %v", what, at, err)
 		}
 	}
-	for i := 0; i < len(good); i += 5 {
+	for i := 0; i < len(good); i++ {
 		bad := bytes.Clone(good)
 		bad[i] ^= 1
 		refused("flip", i, bad)
 	}
-	for i := 0; i < len(good); i += 23 {
+	for i := 0; i < len(good); i++ {
 		refused("cut", i, good[:i])
 	}
 	refused("more", len(good), append(bytes.Clone(good), 0))

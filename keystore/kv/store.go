@@ -195,6 +195,7 @@ func (s *Store) RunGC() error {
 		return err
 	}
 	defer v.release()
+	v.txn.Discard() // or Badger would keep what it reads
 	for {
 		err := v.gen.db.RunValueLogGC(0.5)
 		if errors.Is(err, badger.ErrNoRewrite) || errors.Is(err, badger.ErrRejected) {
