@@ -300,6 +300,29 @@ func TestMaterialIsBound(t *testing.T) {
 	}
 }
 
+// TestMaterialIsBoundToItsVersion moves key and material together: the records open, the material does not.
+func TestMaterialIsBoundToItsVersion(t *testing.T) {
+	db, _ := keystoretest.Open(t)
+	create(t, db, ref, "one")
+	mustUpdate(t, db, func(tx *kv.Tx) error {
+		_, err := keystore.AddVersion(tx, ref, secret("two"), nil, keystore.Active, epoch)
+		return err
+	})
+	mustUpdate(t, db, func(tx *kv.Tx) error {
+		for _, prefix := range []string{"entry-key", "entry-material"} {
+			value, _, err := tx.Get(kv.K(prefix, ref.Kind, ref.Namespace, ref.Name, "1"))
+			if err != nil {
+				return err
+			}
+			tx.Put(kv.K(prefix, ref.Kind, ref.Namespace, ref.Name, "2"), value)
+		}
+		return nil
+	})
+	if _, err := material(t, db, ref, 2); !errors.Is(err, keystore.ErrDamaged) {
+		t.Errorf("version 1 in the place of version 2: %v", err)
+	}
+}
+
 func TestList(t *testing.T) {
 	db, _ := keystoretest.Open(t)
 	for _, r := range []keystore.Ref{

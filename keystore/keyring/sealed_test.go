@@ -126,6 +126,14 @@ func TestSplicing(t *testing.T) {
 	}
 }
 
+func TestInspectRefusesADuplicate(t *testing.T) {
+	sealed := must[[]byte](t)(newRing(t).SealTo("c", 1, recipients("first", "other")))
+	twice := bytes.Replace(sealed, []byte("other"), []byte("first"), 1)
+	if h, err := keyring.Inspect(twice); !errors.Is(err, keyring.ErrDamaged) || len(h.Recipients) != 0 {
+		t.Errorf("%+v, %v", h, err)
+	}
+}
+
 func TestSealToRefuses(t *testing.T) {
 	k := newRing(t)
 	many := make([]string, keyring.MaxRecipients+1)
