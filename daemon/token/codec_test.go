@@ -8,10 +8,6 @@ import (
 	"warder/daemon/token"
 )
 
-func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
-	return context.WithCancel(t.Context())
-}
-
 func FuzzPayload(f *testing.F) {
 	f.Add(`{"iss":"a","sub":"workload:default/bot","aud":"a","iat":1,"nbf":1,"exp":9,"jti":"x","cnf":{"x5t#S256":"y"},"epoch":3,` +
 		`"authorization_details":[{"type":"warder","actions":["a","b"],"resource":{"type":"t","namespace":"n","name":"m"}}],"max_uses":5}`)

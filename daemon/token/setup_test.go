@@ -1,9 +1,6 @@
 package token_test
 
 import (
-	"context"
-	"crypto/rand"
-	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -12,46 +9,9 @@ import (
 	"warder/daemon/identity/registry"
 	"warder/daemon/token"
 	"warder/keystore/keyring"
+	"warder/keystore/keystoretest"
 	"warder/keystore/kv"
 )
-
-// oneNode applies each entry at once to one store.
-type oneNode struct {
-	mu    sync.Mutex
-	store *kv.Store
-}
-
-func (l *oneNode) Propose(_ context.Context, entry []byte) ([]byte, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	results, err := l.store.Apply(l.store.Applied()+1, [][]byte{entry})
-	if err != nil {
-		return nil, err
-	}
-	return results[0], nil
-}
-
-func (l *oneNode) Barrier(context.Context) error { return nil }
-
-func openDB(t testing.TB) (*kv.DB, *keyring.Holder) {
-	t.Helper()
-	store, err := kv.OpenStore(kv.StoreConfig{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	ring, err := keyring.New(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	holder := &keyring.Holder{}
-	holder.Set(ring)
-	return kv.New(store, &oneNode{store: store}, holder), holder
-}
 
 // people are the registered identities.
 type people struct {
@@ -93,8 +53,8 @@ var (
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	db, holder := openDB(t)
-	w := &world{db: db, holder: holder, people: &people{all: map[identity.Principal]registry.Identity{bot.Principal: bot}}, now: noon}
+	db, log := keystoretest.Open(t)
+	w := &world{db: db, holder: log.Keys(), people: &people{all: map[identity.Principal]registry.Identity{bot.Principal: bot}}, now: noon}
 	if err := db.Update(t.Context(), func(tx *kv.Tx) error { return token.Found(tx, noon) }); err != nil {
 		t.Fatal(err)
 	}
