@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"warder/cli"
+	"warder/daemon"
 	"warder/hsm/pkcs11"
 )
 
@@ -18,8 +19,19 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Run(ctx, cli.Env{
 		Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Version: version,
-		HSMChild: pkcs11.ServeChild,
+		Server: serve, HSMChild: pkcs11.ServeChild,
 	})
 	stop()
 	os.Exit(code)
+}
+
+// serve runs the daemon, which starts this same binary again as the process that holds the HSM's library.
+func serve(ctx context.Context, args []string) int {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	return daemon.Main(ctx, args, daemon.Program{
+		Stdout: os.Stdout, Stderr: os.Stderr, Version: version, HSMChild: []string{self, "hsm-module"},
+	})
 }

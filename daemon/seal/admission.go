@@ -11,7 +11,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -205,12 +204,32 @@ func checkJoinKeys(request JoinRequest) error {
 	return nil
 }
 
-// IsMember says whether the node is admitted.
-func (k *Keeper) IsMember(ctx context.Context, node string) (bool, error) {
-	var members []Member
-	err := k.cfg.DB.View(ctx, func(tx *kv.Tx) (err error) {
-		members, err = Members(tx)
+// Member gives an admitted node's record; known is false where there is none.
+func (k *Keeper) Member(ctx context.Context, node string) (member Member, known bool, err error) {
+	err = k.cfg.DB.View(ctx, func(tx *kv.Tx) error {
+		known, err = get(tx, memberKey(node), &member)
 		return err
 	})
-	return slices.ContainsFunc(members, func(m Member) bool { return m.Node == node }), err
+	return member, known, err
+}
+
+// Fingerprint names the node's HSM key.
+func (r JoinRequest) Fingerprint() hsm.Fingerprint { return fingerprintOf(r.NodeKey) }
+
+// LookJoinToken says which node a token would admit, without using it up.
+func (k *Keeper) LookJoinToken(ctx context.Context, text string) (string, error) {
+	id, secret, err := parseJoinToken(text)
+	if err != nil {
+		return "", err
+	}
+	var token JoinToken
+	err = k.cfg.DB.View(ctx, func(tx *kv.Tx) error {
+		_, err := get(tx, joinTokenKey(id), &token)
+		return err
+	})
+	hash := sha256.Sum256(secret)
+	if err == nil && (subtle.ConstantTimeCompare(hash[:], token.Hash) != 1 || k.cfg.Clock().After(token.Expires)) {
+		err = ErrJoinRefused
+	}
+	return token.Node, err
 }

@@ -3,6 +3,7 @@ package seal
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -43,6 +44,9 @@ type Home struct {
 	Commitment []byte `json:"commitment"`
 	Pin        []byte `json:"pin"`
 	Roots      []byte `json:"roots_pem"`
+	// Peers are the other members' ids as this node last knew them: a node that finds its storage damaged rebuilds it
+	// from them, and stops where there are none.
+	Peers []string `json:"peers,omitempty"`
 	// Certificate and PrivateKey are the node's TLS identity, in PEM; AuditSeed is the Ed25519 seed (RFC 8032) that
 	// signs the node's audit checkpoints.
 	Certificate []byte `json:"certificate_pem"`
@@ -145,4 +149,9 @@ func (h Home) pinDigest() [32]byte {
 	hash.Write([]byte{0})
 	hash.Write(h.Commitment)
 	return [32]byte(hash.Sum(nil))
+}
+
+// AuditPublicKey is the Ed25519 key that verifies this node's audit checkpoints, 32 bytes.
+func (h Home) AuditPublicKey() []byte {
+	return ed25519.NewKeyFromSeed(h.AuditSeed).Public().(ed25519.PublicKey)
 }

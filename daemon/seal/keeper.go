@@ -321,3 +321,13 @@ func (k *Keeper) confirm(ctx context.Context) error {
 	}
 	return k.cfg.DB.Update(ctx, func(tx *kv.Tx) error { return put(tx, key, mine) })
 }
+
+// Root names the root key that opened the keyring here; empty when sealed.
+func (k *Keeper) Root() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.epoch == 0 {
+		return ""
+	}
+	return k.root
+}

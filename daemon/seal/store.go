@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"warder/hsm"
 	"warder/keystore/kv"
 )
 
@@ -84,3 +85,9 @@ func Members(tx *kv.Tx) ([]Member, error) {
 	}
 	return members, nil
 }
+
+// RootFingerprint names the member's root key.
+func (m Member) RootFingerprint() string { return fingerprintOf(m.Root.Public).String() }
+
+// NodeFingerprint names the member's HSM key, which its certificate is bound to.
+func (m Member) NodeFingerprint() hsm.Fingerprint { return fingerprintOf(m.NodeKey) }

@@ -1,0 +1,106 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"warder/cluster"
+	"warder/daemon/pki"
+	"warder/daemon/rpc"
+	"warder/daemon/seal"
+)
+
+// renewEvery is how often the node's certificate is looked at; it is renewed when a third of its life is left.
+const renewEvery = time.Hour
+
+// updateHome changes the home's file and then what the member uses of it.
+func (m *member) updateHome(change func(*seal.Home)) error {
+	m.homeMu.Lock()
+	defer m.homeMu.Unlock()
+	home := *m.home.Load()
+	before := home
+	change(&home)
+	if slices.Equal(before.Peers, home.Peers) && slices.Equal(before.Certificate, home.Certificate) {
+		return nil
+	}
+	if err := home.Save(m.node.cfg.DataDir); err != nil {
+		return err
+	}
+	return m.adoptHome(home)
+}
+
+func peersOf(members []cluster.Member, self string) func(*seal.Home) {
+	return func(home *seal.Home) {
+		var peers []string
+		for _, member := range members {
+			if member.ID != self {
+				peers = append(peers, member.ID)
+			}
+		}
+		home.Peers = peers
+	}
+}
+
+// renew certifies the node's TLS key again in good time. What fails is tried again; an expired certificate shows in
+// the log of every peer.
+func (m *member) renew(ctx context.Context) error {
+	tick := time.NewTicker(renewEvery)
+	defer tick.Stop()
+	for {
+		if err := m.renewOnce(ctx); err != nil && ctx.Err() == nil && !m.keeper.Sealed() {
+			m.logger.Warn("the node's certificate was not renewed", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (m *member) renewOnce(ctx context.Context) error {
+	current := m.certificate.Load()
+	leaf, err := x509.ParseCertificate(current.Certificate[0])
+	if err != nil {
+		return fmt.Errorf("the node's certificate: %w", err)
+	}
+	if time.Until(leaf.NotAfter) > leaf.NotAfter.Sub(leaf.NotBefore)/3 {
+		return nil
+	}
+	fingerprint, ok := pki.HSMFingerprint(leaf)
+	if !ok {
+		return errors.New("it is bound to no HSM")
+	}
+	self, known, err := m.keeper.Member(ctx, m.home.Load().Node)
+	if err != nil || !known {
+		return errors.Join(err, errNodeRefused)
+	}
+	hosts, err := rpc.Hosts(self.Address, self.Endpoint)
+	if err != nil {
+		return err
+	}
+	request, err := nodeRequest(current)
+	if err != nil {
+		return err
+	}
+	renewed, err := m.authority.IssueNode(ctx, request, m.home.Load().Node, hosts, fingerprint)
+	if err != nil {
+		return err
+	}
+	return m.updateHome(func(home *seal.Home) { home.Certificate = renewed.PEM })
+}
+
+// nodeRequest is a certificate request (PKCS #10) for the key of a TLS certificate.
+func nodeRequest(certificate *tls.Certificate) ([]byte, error) {
+	request, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, certificate.PrivateKey)
+	if err != nil {
+		return nil, fmt.Errorf("make a certificate request: %w", err)
+	}
+	return request, nil
+}

@@ -1,0 +1,136 @@
+package daemon
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"time"
+
+	"warder/api/client"
+	warderv1 "warder/api/warder/v1"
+	"warder/daemon/rpc"
+	"warder/daemon/seal"
+	"warder/hsm"
+)
+
+// joinTime bounds the one call that admits a node.
+const joinTime = 30 * time.Second
+
+// joinCluster makes this node a member of the cluster that the request's endpoints belong to.
+func (n *node) joinCluster(ctx context.Context, request *warderv1.SystemServiceJoinClusterRequest) (*warderv1.SystemServiceJoinClusterResponse, error) {
+	if !n.becoming.TryLock() {
+		return nil, errBecoming
+	}
+	defer n.becoming.Unlock()
+	if _, err := seal.LoadHome(n.cfg.DataDir); !errors.Is(err, seal.ErrNoHome) {
+		return nil, errors.Join(rpc.ErrMember, err)
+	}
+	if err := n.clearLeftovers(); err != nil {
+		return nil, err
+	}
+	hardware, err := n.openToken(ctx)
+	if err != nil {
+		return nil, err
+	}
+	home, err := n.askToJoin(ctx, hardware, request)
+	if err != nil {
+		return nil, errors.Join(err, hardware.Close())
+	}
+	m, err := n.openMember(home, hardware, false)
+	if err != nil {
+		return nil, errors.Join(err, hardware.Close())
+	}
+	if err := n.begin(m); err != nil {
+		return nil, err
+	}
+	if err := await(ctx, leaderWait, "catch up with the cluster", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
+		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", err)
+	}
+	return &warderv1.SystemServiceJoinClusterResponse{ClusterId: home.ClusterID, Commitment: home.Commitment}, nil
+}
+
+// askToJoin shows a member this node's keys, and gives the home that its admission makes, saved: an admission that is
+// answered is never lost.
+func (n *node) askToJoin(ctx context.Context, token hsm.Token, request *warderv1.SystemServiceJoinClusterRequest) (seal.Home, error) {
+	keys, err := newHardwareKeys(ctx, token)
+	if err != nil {
+		return seal.Home{}, err
+	}
+	own, err := newIdentityKeys()
+	if err != nil {
+		return seal.Home{}, err
+	}
+	asked := seal.JoinRequest{
+		Token: request.GetToken(), Node: n.cfg.Node, Address: n.cfg.Cluster.Advertise, Endpoint: n.endpoint(), CSR: own.request,
+		Root: keys.root, NodeKey: keys.nodeSPKI, TransportKey: keys.transport, AuditKey: own.auditPublic(),
+	}
+	if asked.Signature, err = keys.node.Sign(ctx, asked.Transcript()); err != nil {
+		return seal.Home{}, fmt.Errorf("sign the request to join with the node's HSM key: %w", err)
+	}
+	answer, err := n.callJoin(ctx, own, asked, request)
+	if err != nil {
+		return seal.Home{}, err
+	}
+	home, err := n.homeOf(ctx, answer, keys, own)
+	if err != nil {
+		return seal.Home{}, err
+	}
+	return home, home.Save(n.cfg.DataDir)
+}
+
+func (n *node) callJoin(ctx context.Context, own identityKeys, asked seal.JoinRequest, request *warderv1.SystemServiceJoinClusterRequest) (*warderv1.JoinClusterResponse, error) {
+	introduction, err := selfSigned(own.private)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(request.GetCaCertificatePem())) {
+		return nil, fmt.Errorf("%w: the CA certificate does not parse", rpc.ErrField)
+	}
+	remote, err := client.Dial(client.Config{
+		Endpoints: request.GetEndpoints(), CA: roots, Certificate: client.StaticCertificate(introduction), TrustDomain: n.cfg.TrustDomain, Timeout: joinTime,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer remote.Close()
+	return remote.Cluster.JoinCluster(ctx, rpc.FromJoinRequest(asked))
+}
+
+// selfSigned is a certificate for a key that nobody has certified yet: the handshake proves that the caller has it.
+func selfSigned(key *ecdsa.PrivateKey) (tls.Certificate, error) {
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a node that asks to join"},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("make a certificate to ask with: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+func (n *node) homeOf(ctx context.Context, answer *warderv1.JoinClusterResponse, keys hardwareKeys, own identityKeys) (seal.Home, error) {
+	private, err := own.pem()
+	if err != nil {
+		return seal.Home{}, err
+	}
+	home := seal.Home{
+		ClusterID: answer.GetClusterId(), ClusterName: answer.GetClusterName(), TrustDomain: answer.GetTrustDomain(), Node: n.cfg.Node,
+		Commitment: answer.GetCommitment(), Roots: []byte(answer.GetCaCertificatePem()), Certificate: []byte(answer.GetNodeCertificatePem()),
+		PrivateKey: private, AuditSeed: own.auditSeed,
+	}
+	for _, member := range answer.GetMembers() {
+		if member.GetId() != n.cfg.Node {
+			home.Peers = append(home.Peers, member.GetId())
+		}
+	}
+	return home, home.SignPin(ctx, keys.node)
+}

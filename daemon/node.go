@@ -1,0 +1,161 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"warder/daemon/config"
+	"warder/daemon/gateway"
+	"warder/daemon/seal"
+	"warder/hsm"
+	"warder/hsm/pkcs11"
+	"warder/hsm/softtoken"
+)
+
+// socketName is the local socket's name below the data directory.
+const socketName = "warder.sock"
+
+// node is one process: first without a cluster, then a member of one.
+type node struct {
+	cfg     config.Config
+	program Program
+	logger  *slog.Logger
+	started time.Time
+
+	// socket is what the local socket serves: the bootstrap service until the node is a member.
+	socket atomic.Pointer[http.Handler]
+	// becoming holds back a second init or join while one is under way.
+	becoming sync.Mutex
+	joined   chan *member // gets the member once
+	group    *errgroup.Group
+	ctx      context.Context //nolint:containedctx // of the group, for members that begin during a request
+}
+
+// Run runs the node that the configuration describes until ctx ends.
+func Run(ctx context.Context, cfg config.Config, program Program) error {
+	logger, err := newLogger(cfg.Log, program.Stderr)
+	if err != nil {
+		return err
+	}
+	n := newNode(cfg, program, logger)
+	return n.run(ctx, nil)
+}
+
+func newNode(cfg config.Config, program Program, logger *slog.Logger) *node {
+	return &node{
+		cfg: cfg, program: program, logger: logger.With("node", cfg.Node), started: time.Now(), joined: make(chan *member, 1),
+	}
+}
+
+// run serves the local socket, and the member once there is one. ready, where not nil, is called when the socket is open.
+func (n *node) run(ctx context.Context, ready func(context.Context) error) error {
+	if err := os.MkdirAll(n.cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	home, err := seal.LoadHome(n.cfg.DataDir)
+	fresh := errors.Is(err, seal.ErrNoHome)
+	if err != nil && !fresh {
+		return err
+	}
+	n.group, n.ctx = errgroup.WithContext(ctx)
+	if fresh {
+		n.serveBootstrap()
+	} else if err := n.resume(home); err != nil {
+		return err
+	}
+	door, err := gateway.Open(gateway.Config{
+		Socket: filepath.Join(n.cfg.DataDir, socketName), SocketHandler: http.HandlerFunc(n.serveSocket), Stream: isStream, Logger: n.logger,
+		Limits: n.limits(),
+	})
+	if err != nil {
+		return errors.Join(err, n.abandon())
+	}
+	n.group.Go(func() error { return door.Run(n.ctx) })
+	n.group.Go(func() error { return n.runMember(n.ctx) })
+	if ready != nil {
+		n.group.Go(func() error { return ready(n.ctx) })
+	}
+	return n.group.Wait()
+}
+
+func (n *node) serveSocket(w http.ResponseWriter, r *http.Request) {
+	(*n.socket.Load()).ServeHTTP(w, r)
+}
+
+// resume opens a node that belongs to a cluster already.
+func (n *node) resume(home seal.Home) error {
+	if home.Node != n.cfg.Node {
+		return fmt.Errorf("the data directory %s is of node %q, and the configuration of node %q", n.cfg.DataDir, home.Node, n.cfg.Node)
+	}
+	m, err := n.openMember(home, nil, false)
+	if err != nil {
+		return err
+	}
+	return n.begin(m)
+}
+
+// begin makes m the node's member: its handlers take over the socket, and runMember runs it.
+func (n *node) begin(m *member) error {
+	handler, err := m.serve()
+	if err != nil {
+		return errors.Join(err, m.close())
+	}
+	n.socket.Store(&handler)
+	n.joined <- m
+	return nil
+}
+
+func (n *node) runMember(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return n.abandon()
+	case m := <-n.joined:
+		return m.run(ctx)
+	}
+}
+
+// abandon closes a member that was opened and will not run.
+func (n *node) abandon() error {
+	select {
+	case m := <-n.joined:
+		return m.close()
+	default:
+		return nil
+	}
+}
+
+// openToken logs in to the node's HSM, or opens the software token of a development node.
+func (n *node) openToken(ctx context.Context) (hsm.Token, error) {
+	if n.cfg.Dev {
+		return softtoken.Open(filepath.Join(n.cfg.DataDir, "software-token"))
+	}
+	pin, err := hsm.ParsePIN(n.cfg.HSM.PIN)
+	if err != nil {
+		return nil, err
+	}
+	return pkcs11.Open(ctx, pkcs11.Config{
+		Module: n.cfg.HSM.Module, Label: n.cfg.HSM.Label, Serial: n.cfg.HSM.Serial, PIN: pin, Sessions: n.cfg.HSM.Sessions,
+		Timeout: n.cfg.HSM.Timeout, Init: n.cfg.HSM.InitArgs, Executable: n.program.HSMChild, Logger: n.logger,
+	})
+}
+
+func (n *node) limits() gateway.Limits {
+	l := n.cfg.Limits
+	return gateway.Limits{
+		Connections: l.Connections, ConnectionsPerAddress: l.ConnectionsPerAddress, Streams: l.Streams, BodyBytes: l.BodyBytes,
+		HeaderBytes: l.HeaderBytes, HeaderTimeout: l.HeaderTimeout, RequestTimeout: l.RequestTimeout, IdleTimeout: l.IdleTimeout,
+		ShutdownTimeout: l.ShutdownTimeout,
+	}
+}
+
+func (n *node) path(name string) string { return filepath.Join(n.cfg.DataDir, name) }

@@ -1,0 +1,125 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"warder/daemon/authn/mtls"
+	"warder/daemon/gateway"
+	"warder/daemon/policy"
+)
+
+// connection is what stays the same for all requests of one connection: who stands at its other end. The
+// authenticator looks again, on each request, at all of it that can change.
+type connection struct {
+	peer atomic.Pointer[mtls.Peer]
+}
+
+type connectionKey struct{}
+
+// ConnContext is for http.Server: it gives each connection a place to keep its verified peer.
+func ConnContext(ctx context.Context, _ net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, &connection{})
+}
+
+// peer is one request's view of its connection.
+type peer struct {
+	connection *connection
+	state      *tls.ConnectionState
+}
+
+type peerKey struct{}
+
+func peerOf(ctx context.Context) *peer {
+	found, _ := ctx.Value(peerKey{}).(*peer)
+	return found
+}
+
+// authenticate verifies the chain once for a connection, and on every request all that can change since.
+func (p *peer) authenticate(authenticator *mtls.Authenticator, now time.Time) (mtls.Authenticated, error) {
+	verified := p.connection.peer.Load()
+	if verified == nil {
+		var err error
+		if verified, err = authenticator.Verify(p.state, now); err != nil {
+			return mtls.Authenticated{}, err
+		}
+		p.connection.peer.Store(verified)
+	}
+	return authenticator.Check(verified, now)
+}
+
+// Edge is the first step of the road: it gives each request its call, and holds back every answer of an RPC that no
+// audit record stands for.
+func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		remote, _ := netip.ParseAddrPort(r.RemoteAddr) // zero on the unix socket
+		call := &Call{ID: gateway.RequestID(r.Context()), Procedure: r.URL.Path, Remote: remote, Socket: socket, Authentication: "none"}
+		ctx := context.WithValue(r.Context(), callKey{}, call)
+		if found, ok := ctx.Value(connectionKey{}).(*connection); ok && r.TLS != nil {
+			ctx = context.WithValue(ctx, peerKey{}, &peer{connection: found, state: r.TLS})
+		}
+		if s.isProcedure(r.URL.Path) {
+			w = &witness{ResponseWriter: w, server: s, call: call, ctx: ctx}
+		}
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+func (s *Server) isProcedure(path string) bool { return strings.HasPrefix(path, "/warder.v1.") }
+
+// witness sees to it that no answer leaves without an audit record: what never reached the road (a body that is no
+// message, a method that is not served) is recorded here as a denial before its answer's first byte.
+type witness struct {
+	http.ResponseWriter
+	server  *Server
+	call    *Call
+	ctx     context.Context //nolint:containedctx // it is the request's own, and lives as long
+	started bool
+	barred  bool
+}
+
+func (w *witness) WriteHeader(status int) {
+	if !w.begin() {
+		return
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *witness) Write(body []byte) (int, error) {
+	if !w.begin() {
+		return len(body), nil
+	}
+	return w.ResponseWriter.Write(body)
+}
+
+// begin records what the road did not; where that fails, the answer is replaced by a bare refusal.
+func (w *witness) begin() bool {
+	if w.started {
+		return !w.barred
+	}
+	w.started = true
+	if w.call.recorded {
+		return true
+	}
+	if err := w.server.record(w.ctx, w.call, "", policy.Decision{}, errMethodUnknown); err != nil {
+		w.barred = true
+		http.Error(w.ResponseWriter, errAudit.Error(), http.StatusServiceUnavailable)
+	}
+	return !w.barred
+}
+
+// Unwrap lets http.ResponseController find what the server's own writer can do.
+func (w *witness) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Flush sends what a stream has written so far.
+func (w *witness) Flush() {
+	if w.begin() {
+		_ = http.NewResponseController(w.ResponseWriter).Flush() // an unflushable writer sends at its end
+	}
+}

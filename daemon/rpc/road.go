@@ -1,0 +1,315 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"warder/api/verify"
+	warderv1 "warder/api/warder/v1"
+	"warder/daemon/audit"
+	"warder/daemon/authn/mtls"
+	"warder/daemon/identity"
+	"warder/daemon/policy"
+	"warder/daemon/token"
+)
+
+// Errors of the road itself.
+var (
+	errMethodUnknown   = errors.New("there is no such method")
+	errUnauthenticated = errors.New("nothing says who calls: present a client certificate of this cluster")
+	errSocketOnly      = errors.New("this method is served on the node's local socket only")
+	errDenied          = errors.New("no policy permits it")
+	errForeign         = errors.New("the resource is in another namespace than the caller")
+	errStale           = errors.New("this node has not heard from a leader for too long to answer")
+	errTokenNeeded     = errors.New("a workload or device needs a token for this: ask TokenService.IssueToken for one")
+	errTokenScope      = errors.New("the token's grants do not cover this action on this resource")
+	errChained         = errors.New("a token is not issued to a token: present the certificate alone")
+	errAction          = errors.New("a grant names an action that is not known")
+	errAddress         = errors.New("a node is reached at host:port by the other nodes, and at https://host:port by callers")
+	errAudit           = errors.New("the audit log cannot be written, so nothing is answered")
+)
+
+// Call is what the road has learned of one request. The edge makes it, the road fills it in, the handler reads it.
+type Call struct {
+	ID        string
+	Procedure string
+	Remote    netip.AddrPort
+	// Socket is true on the local unix socket, whose peer the kernel named.
+	Socket bool
+
+	Principal      identity.Principal
+	Groups         []identity.Name
+	Authentication string // "mtls", "token", "socket", "admission" or "none"
+	Peer           mtls.Authenticated
+	TokenID        string
+
+	target   target
+	recorded bool
+}
+
+type callKey struct{}
+
+// callOf gives the call that the edge made. Without an edge there is no road, so its absence is a fault of ours.
+func callOf(ctx context.Context) *Call {
+	call, ok := ctx.Value(callKey{}).(*Call)
+	if !ok {
+		panic("rpc: a handler runs without the road")
+	}
+	return call
+}
+
+// resource is the authorised object's name.
+func resource(ctx context.Context) policy.Resource { return callOf(ctx).target.resource }
+
+// object is what resolve looked at, and the authoriser allowed.
+func object[T any](ctx context.Context) T { return callOf(ctx).target.object.(T) }
+
+// travel takes one request down the road: it returns nil when the handler may run, and by then the decision is
+// durable in the audit log. A refusal is recorded too before it is returned.
+func (s *Server) travel(ctx context.Context, procedure string, header http.Header, message proto.Message) error {
+	call := callOf(ctx)
+	call.Procedure = procedure
+	row, known := s.table[procedure]
+	var verdict policy.Decision
+	err := errMethodUnknown
+	if known {
+		verdict, err = s.decide(ctx, call, row, header, message)
+	}
+	if recordErr := s.record(ctx, call, row.action, verdict, err); recordErr != nil {
+		return recordErr
+	}
+	if err != nil {
+		return &refusal{cause: err, policies: verdict.Policies}
+	}
+	return nil
+}
+
+// decide runs the steps in their order; the first that refuses ends the road.
+func (s *Server) decide(ctx context.Context, call *Call, row method, header http.Header, message proto.Message) (policy.Decision, error) {
+	if !row.sealed && s.Keeper.Sealed() {
+		return policy.Decision{}, s.whySealed()
+	}
+	claims, err := s.authenticate(ctx, call, row, header, message)
+	if err != nil {
+		return policy.Decision{}, err
+	}
+	if err := s.Limiter.Allow(call.Principal, row.limit); err != nil {
+		return policy.Decision{}, err
+	}
+	if err := s.checker.Check(message); err != nil {
+		return policy.Decision{}, err
+	}
+	if row.caller == byCertificate && s.Cluster.Staleness() > s.StalenessBound {
+		return policy.Decision{}, errStale
+	}
+	found, err := row.resolve(ctx, s, call, message)
+	call.target = found
+	if err != nil {
+		return policy.Decision{}, s.hide(call, row, found.resource, err)
+	}
+	return s.authorise(ctx, call, row, claims)
+}
+
+// authenticate finds who calls, by what the row takes.
+func (s *Server) authenticate(ctx context.Context, call *Call, row method, header http.Header, message proto.Message) (*token.Claims, error) {
+	switch {
+	case call.Socket && (row.caller == bySocket || row.caller == bySocketOrCertificate):
+		call.Authentication = "socket"
+		call.Principal = identity.Principal{Kind: identity.Operator, Namespace: systemNamespace(), Name: identity.MustName("local-socket")}
+		return nil, nil
+	case call.Socket || row.caller == bySocket:
+		return nil, errSocketOnly
+	case row.caller == byAdmission:
+		return nil, s.admit(ctx, call, message)
+	}
+	return s.authenticatePeer(ctx, call, row, header)
+}
+
+func (s *Server) authenticatePeer(ctx context.Context, call *Call, row method, header http.Header) (*token.Claims, error) {
+	state := peerOf(ctx)
+	if state == nil {
+		return nil, errUnauthenticated
+	}
+	now := s.Clock()
+	peer, err := state.authenticate(s.Authenticator, now)
+	if err != nil {
+		return nil, err
+	}
+	call.Peer, call.Principal, call.Groups, call.Authentication = peer, peer.Principal, peer.Identity.Groups, "mtls"
+	raw, presented := strings.CutPrefix(header.Get("Authorization"), "Bearer ")
+	if !presented {
+		if row.token && peer.Principal.Kind != identity.Operator {
+			return nil, errTokenNeeded
+		}
+		return nil, nil
+	}
+	claims, err := s.Tokens.Verify(raw, peer.CertSHA256)
+	if err != nil {
+		return nil, err
+	}
+	if claims.Subject != peer.Principal {
+		return nil, fmt.Errorf("%w: it is another caller's", token.ErrNotBound)
+	}
+	call.TokenID, call.Authentication = claims.ID, "token"
+	return &claims, nil
+}
+
+// authorise asks the token's scope and then the policies. What the socket or an admission token stands for is its own
+// authority: the first is root on the node, the second names the one thing it is for.
+func (s *Server) authorise(ctx context.Context, call *Call, row method, claims *token.Claims) (policy.Decision, error) {
+	if call.Authentication == "socket" || row.caller == byAdmission {
+		return policy.Decision{Allow: true}, nil
+	}
+	wanted := call.target.resource
+	if wanted.Namespace != call.Principal.Namespace && call.Principal.Namespace != systemNamespace() && wanted.Namespace != systemNamespace() {
+		return policy.Decision{}, errForeign
+	}
+	if claims != nil && !claims.Allows(string(row.action), scopeResource(wanted)) {
+		return policy.Decision{}, errTokenScope
+	}
+	verdict := s.Policies.Current().Decide(policy.Request{
+		Principal: call.Principal, Groups: call.Groups, Action: row.action, Resource: wanted, Context: call.target.context,
+	})
+	if !verdict.Allow {
+		for _, text := range verdict.Errors {
+			s.Logger.Warn("a decision met an error and denied", "request", call.ID, "error", text)
+		}
+		return verdict, errDenied
+	}
+	if claims != nil {
+		return verdict, s.Tokens.Spend(ctx, *claims)
+	}
+	return verdict, nil
+}
+
+// hide turns "there is no such object" into "no policy permits it" for a caller who may not read the object, so that
+// nobody learns what exists by asking for it.
+func (s *Server) hide(call *Call, row method, wanted policy.Resource, err error) error {
+	if !isNotFound(err) {
+		return err
+	}
+	reads := map[policy.ResourceType]policy.Action{policy.Key: policy.KeyRead, policy.Credential: policy.CredentialRead}
+	foreign := wanted.Namespace != call.Principal.Namespace && call.Principal.Namespace != systemNamespace()
+	verdict := s.Policies.Current().Decide(policy.Request{
+		Principal: call.Principal, Groups: call.Groups, Action: reads[wanted.Type], Resource: wanted,
+	})
+	if foreign {
+		return errForeign
+	}
+	if !verdict.Allow {
+		return errDenied
+	}
+	return err
+}
+
+// record writes the decision before its effect. No record, no answer.
+func (s *Server) record(ctx context.Context, call *Call, action policy.Action, verdict policy.Decision, refused error) error {
+	entry := audit.Record{
+		Time: s.Clock(), RequestID: call.ID, Principal: principalText(call.Principal), Authn: call.Authentication,
+		TokenID: call.TokenID, Method: strings.TrimPrefix(call.Procedure, "/"), Action: string(action),
+		Decision: verify.Allow, Policies: verdict.Policies, Certificate: call.Peer.CertSHA256, Remote: call.Remote,
+	}
+	if wanted := call.target.resource; wanted != (policy.Resource{}) {
+		entry.Resource = verify.Resource{Type: string(wanted.Type), Namespace: wanted.Namespace.String(), Name: wanted.Name.String()}
+	}
+	if refused != nil {
+		entry.Decision, entry.Reason = verify.Deny, reasonText(reasonOf(refused))
+	}
+	inputs, err := verify.Inputs(call.target.context)
+	if err == nil {
+		entry.Inputs = inputs
+		_, err = s.Audit.Append(ctx, entry)
+	}
+	if err != nil {
+		s.Logger.Error("the audit log refuses a record", "request", call.ID, "error", err)
+		return errors.Join(errAudit, err)
+	}
+	call.recorded = true
+	return nil
+}
+
+// reasonText is a reason's stable name in the audit log: "permission_denied".
+func reasonText(reason warderv1.Reason) string {
+	return strings.ToLower(strings.TrimPrefix(reason.String(), reasonPrefix))
+}
+
+const reasonPrefix = "REASON_"
+
+// parseReason is the inverse of reasonText.
+func parseReason(text string) warderv1.Reason {
+	return warderv1.Reason(warderv1.Reason_value[reasonPrefix+strings.ToUpper(text)])
+}
+
+func principalText(p identity.Principal) string {
+	if p == (identity.Principal{}) {
+		return ""
+	}
+	return p.String()
+}
+
+// interceptor puts the road before every handler, unary and streaming.
+type interceptor struct{ server *Server }
+
+func (i interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+		message, ok := request.Any().(proto.Message)
+		if !ok {
+			return nil, i.server.refuse(ctx, errMethodUnknown)
+		}
+		if err := i.server.travel(ctx, request.Spec().Procedure, request.Header(), message); err != nil {
+			return nil, i.server.refuse(ctx, err)
+		}
+		response, err := next(ctx, request)
+		if err != nil {
+			return nil, i.server.refuse(ctx, err)
+		}
+		return response, nil
+	}
+}
+
+func (i interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler lets the stream's first message travel the road before the handler sees it.
+func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		guarded := &guardedConn{StreamingHandlerConn: conn, ctx: ctx, server: i.server}
+		if err := next(ctx, guarded); err != nil {
+			return i.server.refuse(ctx, err)
+		}
+		return nil
+	}
+}
+
+type guardedConn struct {
+	connect.StreamingHandlerConn
+	ctx    context.Context //nolint:containedctx // it is the stream's own, and lives as long
+	server *Server
+	passed bool
+}
+
+func (c *guardedConn) Receive(message any) error {
+	if err := c.StreamingHandlerConn.Receive(message); err != nil || c.passed {
+		return err
+	}
+	if err := c.server.travel(c.ctx, c.Spec().Procedure, c.RequestHeader(), message.(proto.Message)); err != nil {
+		return err
+	}
+	c.passed = true
+	return nil
+}
+
+func (c *guardedConn) Send(message any) error {
+	if !c.passed {
+		return errMethodUnknown
+	}
+	return c.StreamingHandlerConn.Send(message)
+}
