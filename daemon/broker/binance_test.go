@@ -262,6 +262,20 @@ func TestRefusedWhenSigning(t *testing.T) {
 	}
 }
 
+// A quantity that the broker would not act on does not reach policy: a small one
+// beside a batch would hide what the batch does.
+func TestDecoyQuantity(t *testing.T) {
+	for _, target := range []string{"fapi.binance.com/fapi/v1/batchOrders", "api.binance.com/api/v3/orderList/oto", "api.binance.com/sapi/v1/convert/getQuote"} {
+		call, err := binance(t).Parse(broker.Request{Method: "POST", URL: "https://" + target + "?quantity=0.001&price=1&workingQuantity=1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, has := call.Context()["qty"]; has || call.Class() != broker.Trade {
+			t.Errorf("%s: %v", target, call.Context())
+		}
+	}
+}
+
 func BenchmarkSignHMAC(b *testing.B) { benchmarkSign(b, hmacFields(b)) }
 
 func BenchmarkSignEd25519(b *testing.B) {

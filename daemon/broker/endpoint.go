@@ -14,8 +14,9 @@ type endpoint struct {
 	extract map[string]expression
 }
 
-// Extract is what policy may ask of a request, as the broker writes it. A value that
-// the request does not carry is empty.
+// Extract is what policy may ask of a request, as the broker writes it: quantities are
+// in the broker's own unit for the symbol (coins, contracts). A value that the request
+// does not carry, or that cannot be told from a single parameter (a batch), is empty.
 type Extract struct {
 	Symbol, Side, Qty, Price, QuoteQty string
 }

@@ -199,6 +199,9 @@ func TestStageAndTakeBack(t *testing.T) {
 	if s, err := f.sign(t, h); err != nil || s.Version != 2 {
 		t.Errorf("activated: %v", err)
 	}
+	if f.Forget(); f.Cached() != 0 {
+		t.Error("something is still cached")
+	}
 	if c, err = f.Activate(ctx, h, 1, now()); err != nil || c.Active() != 1 || !c.Versions[1].Ends.Equal(now().Add(time.Hour)) {
 		t.Fatalf("taken back: %+v %v", c, err)
 	}

@@ -182,6 +182,13 @@ func (s *Store) present(ctx context.Context, h Handle, revision uint64) bool {
 
 var errChanged = errors.New("changed")
 
+// Forget drops all that is cached: a node calls it when it seals.
+func (s *Store) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.cache)
+}
+
 // Cached is the number of credentials whose fields are parsed and in memory.
 func (s *Store) Cached() int {
 	s.mu.RLock()
