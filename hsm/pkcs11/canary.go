@@ -34,7 +34,7 @@ func (e *engine) openCanary() error {
 	defer e.canary.mu.Unlock()
 	public, err := e.canaryKey()
 	if err != nil {
-		return e.errorf(hsm.ErrMechanism, "finding or making an RSA key for the health check failed (%s): see the token's policy and free space", code(err))
+		return e.startVerdict("finding or making an RSA key for the health check", err)
 	}
 	var last error
 	for _, h := range []hsm.Hash{hsm.SHA256, hsm.SHA1} {
@@ -43,7 +43,18 @@ func (e *engine) openCanary() error {
 			return nil
 		}
 	}
-	return e.errorf(hsm.ErrMechanism, "decrypting with RSA-OAEP failed for SHA-256 and SHA-1 (%s): use a module or a policy that has CKM_RSA_PKCS_OAEP", code(last))
+	return e.startVerdict("decrypting with RSA-OAEP, by SHA-256 and by SHA-1", last)
+}
+
+// startVerdict judges an error at a time when there is no canary to ask.
+func (e *engine) startVerdict(what string, err error) error {
+	if isVerdict(err) {
+		return err
+	}
+	if verdict := e.decided(what, err); verdict != nil {
+		return verdict
+	}
+	return e.errorf(hsm.ErrUnavailable, "%s failed (%s): see that the HSM is connected and its service runs", what, code(err))
 }
 
 // renewCanary makes a canary for new sessions; the hash is known.

@@ -62,7 +62,7 @@ func serve(conn io.ReadWriter) error {
 		return err
 	}
 	var writing sync.Mutex
-	free := make(chan struct{}, config.Sessions+2)
+	free := make(chan struct{}, config.Sessions+reservedSessions)
 	for {
 		request, err := readFrame(conn)
 		if err != nil {

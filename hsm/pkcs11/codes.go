@@ -14,6 +14,7 @@ type class int
 
 const (
 	classDoubt     class = iota // says nothing by itself: ask the canary
+	classDevice                 // the device or the library failed: ask the canary, and try again when it is well
 	classSession                // sessions, login or handles are gone: rebuild them, try again
 	classBusy                   // the session is in the middle of something: another session, try again
 	classPIN                    // refused: latch
@@ -33,6 +34,9 @@ func classify(err error) class {
 	case p11.CKR_SESSION_HANDLE_INVALID, p11.CKR_SESSION_CLOSED, p11.CKR_USER_NOT_LOGGED_IN, p11.CKR_OBJECT_HANDLE_INVALID,
 		p11.CKR_KEY_HANDLE_INVALID, p11.CKR_WRAPPING_KEY_HANDLE_INVALID, p11.CKR_UNWRAPPING_KEY_HANDLE_INVALID:
 		return classSession
+	case p11.CKR_DEVICE_ERROR, p11.CKR_DEVICE_REMOVED, p11.CKR_TOKEN_NOT_PRESENT, p11.CKR_TOKEN_NOT_RECOGNIZED,
+		p11.CKR_CRYPTOKI_NOT_INITIALIZED:
+		return classDevice
 	case p11.CKR_OPERATION_ACTIVE, p11.CKR_OPERATION_NOT_INITIALIZED:
 		return classBusy
 	case p11.CKR_PIN_INCORRECT, p11.CKR_PIN_INVALID, p11.CKR_PIN_LEN_RANGE, p11.CKR_PIN_EXPIRED:

@@ -96,6 +96,10 @@ func (e *engine) probeCustody() error {
 	err = e.tryCustody(s)
 	e.info.CustodyCapable = err == nil
 	if err != nil {
+		// A token that fell ill meanwhile is not one that cannot.
+		if err := e.check(); err != nil {
+			return err
+		}
 		e.info.Detail = "holds no device keys (custody level hsm): " + reason(err)
 	}
 	return nil

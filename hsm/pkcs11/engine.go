@@ -13,12 +13,16 @@ import (
 	"warder/hsm"
 )
 
+// reservedSessions are the login's and the canary's.
+const reservedSessions = 2
+
 // engine is the module's side: it runs in the child.
 type engine struct {
 	config Config // Module, Label, Serial, Init and Sessions only
 	info   hsm.Info
 	ctx    *p11.Ctx
 	slot   uint
+	token  p11.TokenInfo // as it was before the login
 	wrap   wrapping
 	unwrap unwrapForm
 
@@ -40,7 +44,7 @@ type engine struct {
 // openEngine loads the module, finds the token, logs in once and finds out by doing what the token can.
 func openEngine(config Config, pin []byte) (*engine, error) {
 	e := &engine{config: config, pin: pin, handles: map[string]p11.ObjectHandle{}}
-	steps := []func() error{e.load, e.findToken, e.firstLogin, e.openCanary, e.probeCustody}
+	steps := []func() error{e.load, e.findToken, e.mayLogIn, e.firstLogin, e.openCanary, e.probeCustody}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err
@@ -86,7 +90,7 @@ func (e *engine) findToken() error {
 		}
 		if (e.config.Label == "" || e.config.Label == label) && (e.config.Serial == "" || e.config.Serial == serial) {
 			matches++
-			e.slot = slot
+			e.slot, e.token = slot, t
 			e.info = hsm.Info{Module: e.config.Module, Label: label, Serial: serial, Manufacturer: trim(t.ManufacturerID), Model: trim(t.Model)}
 		}
 	}
@@ -104,6 +108,21 @@ func (e *engine) findToken() error {
 
 // trim takes off the padding: spaces by the standard, NULs by some modules.
 func trim(s string) string { return strings.Trim(s, " \x00") }
+
+// mayLogIn refuses before trying what would do harm: a service that is restarted with a wrong PIN again and again must
+// not use up the last attempt.
+func (e *engine) mayLogIn() error {
+	need := uint(e.config.Sessions) + reservedSessions //nolint:gosec // 1 to 64
+	switch flags, most := e.token.Flags, e.token.MaxSessionCount; {
+	case flags&p11.CKF_USER_PIN_LOCKED != 0:
+		return e.errorf(hsm.ErrPINLocked, "the PIN is locked, and no login was tried: have the security officer reset it")
+	case flags&p11.CKF_USER_PIN_FINAL_TRY != 0:
+		return e.errorf(hsm.ErrPINRefused, "one attempt is left before the PIN locks, and it was not used: log in once with the vendor's tool, and correct the PIN's source")
+	case most != p11.CK_EFFECTIVELY_INFINITE && most != p11.CK_UNAVAILABLE_INFORMATION && most < need:
+		return e.errorf(hsm.ErrUnavailable, "allows %d sessions and %d are needed: set fewer sessions (two more are reserved)", most, need)
+	}
+	return nil
+}
 
 func (e *engine) firstLogin() error {
 	e.mu.Lock()
@@ -153,17 +172,18 @@ func (e *engine) rebuild(age uint64) error {
 	return e.renewCanary()
 }
 
-// do runs work on a session of its own. whenWell is the kind of error when the module gave a code that says nothing and
-// the canary then shows the token to be well.
+// do runs work on a session of its own, and a second time when that may mend it. whenWell is the kind of error when the
+// module gave a code that says nothing and the canary then shows the token to be well.
 func (e *engine) do(what string, whenWell error, work func(*session) ([][]byte, error)) ([][]byte, error) {
 	out, age, err := e.once(work)
-	if c := classify(err); err != nil && !isVerdict(err) && (c == classSession || c == classBusy) {
-		if c == classSession {
-			if err := e.rebuild(age); err != nil {
-				return nil, err
-			}
+	if err != nil && !isVerdict(err) {
+		again, mendErr := e.mend(what, age, err)
+		if mendErr != nil {
+			return nil, mendErr
 		}
-		out, _, err = e.once(work)
+		if again {
+			out, _, err = e.once(work)
+		}
 	}
 	if err == nil || isVerdict(err) {
 		return out, err
@@ -171,10 +191,35 @@ func (e *engine) do(what string, whenWell error, work func(*session) ([][]byte, 
 	if verdict := e.decided(what, err); verdict != nil {
 		return nil, verdict
 	}
-	if checkErr := e.check(); checkErr != nil {
-		return nil, e.errorf(hsm.ErrUnavailable, "%s failed (%s), and so did a check of the token: see that the HSM is connected and its service runs", what, code(err))
+	if err := e.ask(what, err); err != nil {
+		return nil, err
+	}
+	if c := classify(err); c == classDevice || c == classSession {
+		whenWell = hsm.ErrUnavailable // it cannot be the input
 	}
 	return nil, e.errorf(whenWell, "%s failed (%s), though the token is well", what, code(err))
+}
+
+// mend does what a return code asks for before a second try, and says whether to make one.
+func (e *engine) mend(what string, age uint64, err error) (again bool, mendErr error) {
+	switch classify(err) {
+	case classSession:
+		return true, e.rebuild(age)
+	case classDevice:
+		return true, e.ask(what, err)
+	case classBusy:
+		return true, nil
+	}
+	return false, nil
+}
+
+// ask has the canary decide whether the token is well after an error that does not say.
+func (e *engine) ask(what string, err error) error {
+	checkErr := e.check()
+	if checkErr == nil || !errors.Is(checkErr, hsm.ErrUnavailable) {
+		return checkErr
+	}
+	return e.errorf(hsm.ErrUnavailable, "%s failed (%s), and so did a check of the token: see that the HSM is connected and its service runs", what, code(err))
 }
 
 // once gives the session back when work went well or came to a verdict of its own, and closes it otherwise.

@@ -19,7 +19,7 @@ const (
 // after each failure, and never logs in again with a PIN that was refused.
 type host struct {
 	config Config
-	starts sync.WaitGroup // the goroutines of start
+	starts sync.WaitGroup // children that start or end
 
 	mu       sync.Mutex // guards what follows
 	pin      []byte     // wiped when refused and at close
@@ -92,6 +92,7 @@ func (h *host) run(s *start) {
 	if s.err = err; err != nil {
 		if child != nil {
 			child.kill()
+			<-child.done
 		}
 		return
 	}
@@ -146,6 +147,7 @@ func (h *host) giveUp(child *process, err error) {
 	}
 	h.child = nil
 	child.kill()
+	h.starts.Go(func() { <-child.done })
 	h.backOff(err)
 }
 
@@ -171,6 +173,7 @@ func (h *host) close() {
 	h.latch(fmt.Errorf("%w: %s was closed", hsm.ErrUnavailable, h.config.name()))
 	h.mu.Lock()
 	child := h.child
+	h.child = nil
 	h.mu.Unlock()
 	if child != nil {
 		child.kill()

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -13,8 +14,8 @@ import (
 	"warder/hsm/pkcs11"
 )
 
-// remoteToken serves a fresh SoftHSM token over p11-kit's socket, as an HSM on the network. The gives are the client's
-// config and the server's stop and start.
+// remoteToken serves a fresh SoftHSM token over p11-kit's socket, as an HSM on the network. It is the client's config, and
+// a server to stop and start.
 type remoteToken struct {
 	config pkcs11.Config
 	socket string
@@ -79,7 +80,10 @@ func eventually(t testing.TB, what string, ok func() bool) {
 func TestP11KitContract(t *testing.T) {
 	hsmtest.Run(t, func(t *testing.T) hsm.Token {
 		token := open(t, newRemote(t).config)
-		t.Logf("p11-kit: %+v", token.Info())
+		// p11-kit 0.24 carries no CKM_AES_KEY_WRAP_PAD over its socket: refused with the reason.
+		if i := token.Info(); i.CustodyCapable || !strings.Contains(i.Detail, "CKR_MECHANISM_INVALID") {
+			t.Errorf("info: %+v", i)
+		}
 		return token
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	p11 "github.com/miekg/pkcs11"
+
+	"warder/hsm"
 )
 
 // cachedKeys is how many device keys a session keeps unwrapped. They are session objects: they end with the session.
@@ -31,6 +33,9 @@ func (e *engine) take() (*session, error) {
 	}
 	age := e.age.Load()
 	handle, err := e.openSession()
+	if err != nil && classify(err) != classSession {
+		return nil, e.errorf(hsm.ErrUnavailable, "opening a session failed (%s): see that the HSM is connected and has sessions free", code(err))
+	}
 	if err != nil {
 		return nil, err
 	}

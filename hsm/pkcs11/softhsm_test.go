@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == childVerb {
 		os.Exit(pkcs11.ServeChild(context.Background()))
 	}
+	if len(os.Args) == 3 && os.Args[1] == orphanVerb {
+		os.Exit(orphan(os.Args[2]))
+	}
 	os.Exit(m.Run())
 }
 
@@ -70,7 +73,7 @@ func softToken(t testing.TB) pkcs11.Config {
 	initToken(t, env, label)
 	return pkcs11.Config{
 		Module: softHSM(t), Label: label, PIN: pinOf(userPIN), Env: []string{env},
-		Executable: []string{os.Args[0], childVerb}, Timeout: 10 * time.Second,
+		Executable: []string{os.Args[0], childVerb}, Timeout: 20 * time.Second,
 	}
 }
 

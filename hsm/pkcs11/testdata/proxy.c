@@ -11,6 +11,7 @@
  *   FUNCTION crash 0        SIGSEGV
  *   FUNCTION drop 0         every session is closed first, as a token does that was reset
  *   FUNCTION leak 0         C_GetAttributeValue says that every key is extractable
+ *   C_GetTokenInfo flags 2  the token shows these flags besides its own
  *   FUNCTION mech 0x210a    the function refuses this mechanism with CKR_MECHANISM_INVALID
  *
  * A line whose FUNCTION has '!' before it strikes once: the file is removed by the one who acts on it.
@@ -63,6 +64,8 @@ static int fault(const char *name, CK_MECHANISM_TYPE mechanism, int *leak, CK_RV
 	if (!found)
 		return 0;
 	*rv = CKR_MECHANISM_INVALID;
+	if (strcmp(kind, "flags") == 0)
+		*leak = value;
 	if (strcmp(kind, "rv") == 0)
 		*rv = value;
 	else if (strcmp(kind, "hang") == 0)
@@ -111,6 +114,17 @@ static CK_RV p_OpenSession(CK_SLOT_ID i, CK_FLAGS f, CK_VOID_PTR a, CK_NOTIFY n,
 	return real->C_OpenSession(i, f, a, n, s);
 }
 
+static CK_RV p_GetTokenInfo(CK_SLOT_ID i, CK_TOKEN_INFO_PTR t)
+{
+	CK_RV rv;
+	int flags = 0;
+	if (fault("C_GetTokenInfo", NONE, &flags, &rv))
+		return rv;
+	rv = real->C_GetTokenInfo(i, t);
+	t->flags |= flags;
+	return rv;
+}
+
 static CK_RV p_GetAttributeValue(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE o, CK_ATTRIBUTE_PTR t, CK_ULONG n)
 {
 	CK_RV rv;
@@ -135,6 +149,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
 	ours = *real;
 	ours.C_Initialize = p_Initialize;
 	ours.C_GetSlotList = p_GetSlotList;
+	ours.C_GetTokenInfo = p_GetTokenInfo;
 	ours.C_OpenSession = p_OpenSession;
 	ours.C_CloseSession = p_CloseSession;
 	ours.C_Login = p_Login;
