@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -200,10 +201,35 @@ func TestApplyAgreesWithModel(t *testing.T) {
 	})
 }
 
-// holds probes every row of the model by precondition.
+// everyTarget is all that drawTarget may draw.
+func everyTarget() (all []kv.Target) {
+	names := [][]string{{}}
+	for range 3 {
+		for _, n := range names {
+			all = append(all, targetsOf(append(slices.Clone(n), "a"))...)
+			all = append(all, targetsOf(append(slices.Clone(n), "b"))...)
+		}
+		var longer [][]string
+		for _, n := range names {
+			longer = append(longer, append(slices.Clone(n), "a"), append(slices.Clone(n), "b"))
+		}
+		names = longer
+	}
+	return all
+}
+
+func targetsOf(parts []string) []kv.Target {
+	return []kv.Target{record(parts...), prefix(parts...), counter(parts...), logOf(parts...)}
+}
+
+// holds probes every row of the model, and the absence of every other, by
+// precondition.
 func (m *model) holds(rt *rapid.T, s *kv.Store) {
 	var probe kv.Batch
 	for target := range maps.Keys(m.rows) {
+		probe.If = append(probe.If, kv.If{Target: target, Revision: m.rows[target].rev})
+	}
+	for _, target := range everyTarget() {
 		probe.If = append(probe.If, kv.If{Target: target, Revision: m.rows[target].rev})
 	}
 	entry, err := probe.Encode()

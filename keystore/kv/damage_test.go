@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
 	"warder/keystore/kv"
 )
 
@@ -160,30 +163,40 @@ func TestDamageOfClosedStore(t *testing.T) {
 	}
 }
 
+// crashed is what is left of a store that was not closed: tables and a value log
+// of an earlier life up to index 60, a mark at 70, and a log up to 80.
+func crashed(t *testing.T) (files tree, hash [32]byte) {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, filled(t, dir).Close())
+	s := openStore(t, dir)
+	fill(t, s, 61, 70)
+	must(t, s.Mark())
+	fill(t, s, 71, 80)
+	_, hash = s.StateHash()
+	return readTree(t, dir), hash
+}
+
 // TestDamageAfterCrash damages the files of a store that was not closed. Losing
 // what came after the mark is allowed, because the log replays it; the replay
 // must then come to the same state.
 func TestDamageAfterCrash(t *testing.T) {
 	t.Parallel() // it waits for the disk
-	dir := t.TempDir()
-	s := filled(t, dir)
-	must(t, s.Mark())
-	fill(t, s, 61, 80)
-	_, want := s.StateHash()
-	files := readTree(t, dir)
-	must(t, s.Close())
+	files, want := crashed(t)
+	refused := map[string]int{}
 	for file := range files {
 		for _, d := range damages(files.written(file)) {
 			hurt := files.write(t)
 			d.do(t, filepath.Join(hurt, file))
 			s, err := kv.OpenStore(kv.StoreConfig{Dir: hurt})
 			if err != nil {
+				refused[filepath.Ext(file)]++
 				if !errors.Is(err, kv.ErrDamaged) {
 					t.Errorf("%s, %s: %v", file, d.name, err)
 				}
 				continue
 			}
-			if s.Applied() < 60 {
+			if s.Applied() < 70 {
 				t.Errorf("%s, %s: opened at %d, below its mark", file, d.name, s.Applied())
 			}
 			if s.Applied() < 80 {
@@ -193,6 +206,56 @@ func TestDamageAfterCrash(t *testing.T) {
 				t.Errorf("%s, %s: replay comes to another state", file, d.name)
 			}
 			must(t, s.Close())
+		}
+	}
+	for _, ext := range []string{".sst", ".vlog", ".mem", ""} {
+		if refused[ext] == 0 {
+			t.Errorf("no damage of a *%s file was found", ext)
+		}
+	}
+}
+
+// TestTamperedRows changes rows behind the store's back, with every checksum of
+// Badger's right.
+func TestTamperedRows(t *testing.T) {
+	t.Parallel() // it waits for the disk
+	files, _ := crashed(t)
+	key := append([]byte("r"), record("ns", "record 39").Path...)
+	state := []byte("s")
+	value := func(txn *badger.Txn, key []byte) []byte {
+		item, err := txn.Get(key)
+		must(t, err)
+		v, err := item.ValueCopy(nil)
+		must(t, err)
+		return v
+	}
+	for name, tamper := range map[string]func(*badger.Txn) error{
+		"a value": func(txn *badger.Txn) error { return txn.Set(key, append(value(txn, key), 'x')) },
+		"a revision": func(txn *badger.Txn) error {
+			v := value(txn, key)
+			v[7]--
+			return txn.Set(key, v)
+		},
+		"a row gone":     func(txn *badger.Txn) error { return txn.Delete(key) },
+		"a row more":     func(txn *badger.Txn) error { return txn.Set(append(key, key[1:17]...), value(txn, key)) },
+		"a strange row":  func(txn *badger.Txn) error { return txn.Set([]byte("strange"), value(txn, key)) },
+		"the state gone": func(txn *badger.Txn) error { return txn.Delete(state) },
+		"the state": func(txn *badger.Txn) error {
+			v := value(txn, state)
+			v[8] ^= 1
+			return txn.Set(state, v)
+		},
+	} {
+		dir := files.write(t)
+		opt := badger.DefaultOptions(filepath.Join(dir, "gen-000001")).WithLogger(nil).WithCompression(options.None).WithBlockCacheSize(0)
+		db, err := badger.Open(opt)
+		must(t, err)
+		must(t, errors.Join(db.Update(tamper), db.Close()))
+		if s, err := kv.OpenStore(kv.StoreConfig{Dir: dir}); err == nil {
+			t.Errorf("%s: not found", name)
+			must(t, s.Close())
+		} else if !errors.Is(err, kv.ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

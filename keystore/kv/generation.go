@@ -154,7 +154,7 @@ func eachRowFrom(txn *badger.Txn, prefix, start []byte, fn func(key []byte, r ro
 	for it.Seek(start); it.Valid(); it.Next() {
 		item := it.Item()
 		key := item.Key()
-		if key[0] == byte(spaceState) {
+		if len(key) == 1 && key[0] == byte(spaceState) {
 			continue
 		}
 		ours := false
