@@ -83,7 +83,7 @@ func TestEntryVectors(t *testing.T) {
 	}
 }
 
-// FuzzEntry holds the decoder to: refused as damaged, or an entry that is stored again as the same bytes.
+// FuzzEntry holds the decoder to: refused as damaged, or an entry that can be changed and reads back as it was written.
 func FuzzEntry(f *testing.F) {
 	for _, v := range vectors(f) {
 		record, err := hex.DecodeString(v.Record)
@@ -113,7 +113,7 @@ func FuzzEntry(f *testing.F) {
 	})
 }
 
-// again makes a change and takes it back by hand, so that the encoder writes the entry that was read.
+// again makes a pending version active, so that the encoder writes the entry that was read.
 func again(t *testing.T, db *kv.DB, record []byte, e keystore.Entry, at int) {
 	number := e.Versions[at].Number
 	err := db.View(t.Context(), func(tx *kv.Tx) error {

@@ -117,13 +117,14 @@ func (k *Keyring) AddDataKey() (*Keyring, uint32, error) {
 	return hold(grown), key.ID, nil
 }
 
-// Activate gives a keyring that seals with the pending key of that id; the key that sealed until then is retired.
-// [ErrState] says that there is no pending key of that id.
+// Activate gives a keyring that seals with the pending key of that id; the key that sealed until then is retired. The id
+// of the key that seals only grows, so that a floor under ids keeps retired keys from sealing. [ErrState] says that there
+// is no pending key of that id, or that a newer one is active.
 func (k *Keyring) Activate(id uint32) (*Keyring, error) {
 	next := k.open().clone()
 	at := next.index(id)
-	if at < 0 || next.keys[at].State != Pending {
-		return nil, fmt.Errorf("%w: data key %d is not pending", ErrState, id)
+	if at < next.active || next.keys[at].State != Pending {
+		return nil, fmt.Errorf("%w: data key %d is not pending, or older than the active one: drop it and add another", ErrState, id)
 	}
 	next.keys[next.active].State = Retired
 	next.keys[at].State, next.active = Active, at

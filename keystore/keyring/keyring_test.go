@@ -113,7 +113,10 @@ func TestTransitionsRefused(t *testing.T) {
 	k := newRing(t)
 	grown, _, _ := k.AddDataKey()
 	turned := must[*keyring.Keyring](t)(grown.Activate(2))
+	both, _, _ := grown.AddDataKey()
+	passed := must[*keyring.Keyring](t)(both.Activate(3))
 	for name, do := range map[string]func() (*keyring.Keyring, error){
+		"activate an older":   func() (*keyring.Keyring, error) { return passed.Activate(2) },
 		"activate the active": func() (*keyring.Keyring, error) { return k.Activate(1) },
 		"activate a retired":  func() (*keyring.Keyring, error) { return turned.Activate(1) },
 		"activate an unknown": func() (*keyring.Keyring, error) { return k.Activate(9) },
