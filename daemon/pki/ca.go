@@ -3,10 +3,8 @@ package pki
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -15,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"net"
 	"net/url"
 	"time"
 
@@ -36,11 +33,11 @@ const (
 // maxRequest bounds a certificate request, in bytes.
 const maxRequest = 8 << 10
 
-// minRSABits is the smallest RSA key certified (CA/Browser Forum Baseline Requirements, section 6.1.5).
-const minRSABits = 2048
-
 // ErrRequest says that a certificate request is not one that is certified.
 var ErrRequest = errors.New("the certificate request is refused")
+
+// ErrAuthority says that the cluster's authority cannot certify now.
+var ErrAuthority = errors.New("the cluster's certificate authority cannot be used")
 
 // hsmExtension marks a node's certificate with the SHA-256 of its HSM key's SubjectPublicKeyInfo: an OCTET STRING
 // under a UUID-based arc (ITU-T X.667), not critical.
@@ -55,8 +52,12 @@ type CA struct {
 	trustDomain string
 }
 
-// NewCA makes a root (EC P-256) for a trust domain: it may certify that domain's URIs and nothing below it may be a CA.
+// NewCA makes a root (EC P-256) for a trust domain: it may certify that domain's URIs (RFC 5280, section 4.2.1.10), and
+// nothing below it may be an authority.
 func NewCA(trustDomain, cluster string, now time.Time) (*CA, error) {
+	if err := identity.CheckTrustDomain(trustDomain); err != nil {
+		return nil, err
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make the authority's key: %w", err)
@@ -90,6 +91,9 @@ func openCA(der []byte, key crypto.Signer, trustDomain string) (*CA, error) {
 // PEM gives the root's certificate.
 func (c *CA) PEM() []byte { return encodePEM(c.certificate.Raw) }
 
+// Certificate gives the root's certificate. It must not be changed.
+func (c *CA) Certificate() *x509.Certificate { return c.certificate }
+
 func encodePEM(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
@@ -106,8 +110,12 @@ type Certificate struct {
 	Key [sha256.Size]byte
 }
 
-// Issue certifies the key of a request (PKCS #10, DER) for a caller: client authentication only.
+// Issue certifies the key of a request (PKCS #10, DER) for a caller: client authentication only. A node is no caller: it
+// is certified by IssueNode.
 func (c *CA) Issue(request []byte, principal identity.Principal, ttl time.Duration, now time.Time) (Certificate, error) {
+	if principal.Kind == identity.Node || principal.Name.IsZero() || principal.Namespace.IsZero() {
+		return Certificate{}, fmt.Errorf("%w: %q is no operator, workload or device", ErrRequest, principal)
+	}
 	template := &x509.Certificate{
 		URIs: []*url.URL{principal.SPIFFE(c.trustDomain)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
@@ -122,6 +130,9 @@ func NodeURI(trustDomain, node string) *url.URL {
 // IssueNode certifies a node's TLS key: server and client authentication, at the hosts (names or addresses) that it is
 // reached by, bound to the fingerprint of the node's HSM key.
 func (c *CA) IssueNode(request []byte, node string, hosts []string, hsmFingerprint [32]byte, now time.Time) (Certificate, error) {
+	if _, err := identity.ParseName(node); err != nil {
+		return Certificate{}, fmt.Errorf("%w: the node's name: %w", ErrRequest, err)
+	}
 	value, err := asn1.Marshal(hsmFingerprint[:])
 	if err != nil {
 		return Certificate{}, fmt.Errorf("encode an HSM's fingerprint: %w", err)
@@ -131,12 +142,8 @@ func (c *CA) IssueNode(request []byte, node string, hosts []string, hsmFingerpri
 		ExtKeyUsage:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 		ExtraExtensions: []pkix.Extension{{Id: hsmExtension(), Value: value}},
 	}
-	for _, host := range hosts {
-		if ip := net.ParseIP(host); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
-		} else {
-			template.DNSNames = append(template.DNSNames, host)
-		}
+	if template.DNSNames, template.IPAddresses, err = splitHosts(hosts); err != nil {
+		return Certificate{}, err
 	}
 	return c.issue(request, template, NodeTTL, now)
 }
@@ -149,8 +156,15 @@ func (c *CA) issue(request []byte, template *x509.Certificate, ttl time.Duration
 	if ttl < MinTTL || ttl > MaxTTL {
 		return Certificate{}, fmt.Errorf("%w: a certificate may live for %s to %s", ErrRequest, MinTTL, MaxTTL)
 	}
+	if now.Before(c.certificate.NotBefore) || !now.Add(MinTTL).Before(c.certificate.NotAfter) {
+		return Certificate{}, fmt.Errorf("%w: its own certificate is valid from %s to %s only: rotate the authority, or set this node's clock",
+			ErrAuthority, c.certificate.NotBefore, c.certificate.NotAfter)
+	}
 	serial, err := newSerial()
 	if err != nil {
+		return Certificate{}, err
+	}
+	if template.SubjectKeyId, err = keyID(public); err != nil {
 		return Certificate{}, err
 	}
 	template.SerialNumber, template.BasicConstraintsValid = serial, true
@@ -171,54 +185,6 @@ func (c *CA) issue(request []byte, template *x509.Certificate, ttl time.Duration
 		PEM: encodePEM(der), DER: der, NotBefore: issued.NotBefore, NotAfter: issued.NotAfter,
 		Serial: issued.SerialNumber.Text(16), SPIFFE: issued.URIs[0].String(), Key: sha256.Sum256(issued.RawSubjectPublicKeyInfo),
 	}, nil
-}
-
-// provenKey gives the public key of a request whose signature proves possession of it (RFC 2986, section 3).
-func provenKey(der []byte) (crypto.PublicKey, error) {
-	if len(der) > maxRequest {
-		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrRequest, maxRequest)
-	}
-	request, err := x509.ParseCertificateRequest(der)
-	if err != nil {
-		return nil, fmt.Errorf("%w: it is not a PKCS #10 request in DER", ErrRequest)
-	}
-	if err := checkKey(request.PublicKey); err != nil {
-		return nil, err
-	}
-	if err := request.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("%w: its signature does not prove possession of its key", ErrRequest)
-	}
-	return request.PublicKey, nil
-}
-
-// checkKey takes P-256, P-384, Ed25519 (RFC 8410) and RSA of 2048 to 4096 bits.
-func checkKey(public crypto.PublicKey) error {
-	switch key := public.(type) {
-	case *ecdsa.PublicKey:
-		if key.Curve == elliptic.P256() || key.Curve == elliptic.P384() {
-			return nil
-		}
-	case ed25519.PublicKey:
-		return nil
-	case *rsa.PublicKey:
-		if bits := key.N.BitLen(); bits >= minRSABits && bits <= 2*minRSABits {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: its key must be EC P-256 or P-384, Ed25519, or RSA of %d to %d bits", ErrRequest, minRSABits, 2*minRSABits)
-}
-
-// KeyOf gives the SHA-256 of the SubjectPublicKeyInfo in a request, for binding it before it is certified.
-func KeyOf(request []byte) ([sha256.Size]byte, error) {
-	public, err := provenKey(request)
-	if err != nil {
-		return [sha256.Size]byte{}, err
-	}
-	spki, err := x509.MarshalPKIXPublicKey(public)
-	if err != nil {
-		return [sha256.Size]byte{}, fmt.Errorf("%w: its key does not encode", ErrRequest)
-	}
-	return sha256.Sum256(spki), nil
 }
 
 // HSMFingerprint reads the HSM key's fingerprint from a node's certificate.
