@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -273,6 +274,56 @@ func TestDecoyQuantity(t *testing.T) {
 		if _, has := call.Context()["qty"]; has || call.Class() != broker.Trade {
 			t.Errorf("%s: %v", target, call.Context())
 		}
+	}
+}
+
+// A JSON body that two parsers could read as two is refused.
+func TestAmbiguousJSON(t *testing.T) {
+	bybit, err := registry(t).Get("bybit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for body, ok := range map[string]bool{
+		`{"symbol":"A","qty":"1"}`:                                  true,
+		`{"symbol":"A","qty":"1","qty":"9"}`:                        false,
+		`{"symbol":"A","qty":"1","\u0071ty":"9"}`:                   false,
+		`{"symbol":"A","qty":"1"}{"qty":"9"}`:                       false,
+		`{"symbol":"A","qty":"1",}`:                                 false,
+		`{"symbol":"A","qty":"1"` + "\x00" + `}`:                    false,
+		"\xef\xbb\xbf" + `{"symbol":"A","qty":"1"}`:                 false,
+		strings.Repeat(`{"a":`, 20) + "1" + strings.Repeat("}", 20): false,
+		`[` + strings.Repeat("1,", 5000) + `1]`:                     false,
+	} {
+		_, err := bybit.Parse(broker.Request{Method: "POST", URL: "https://api.bybit.com/v5/order/create", Body: []byte(body),
+			Header: http.Header{"Content-Type": {"application/json"}}})
+		if (err == nil) != ok || err != nil && !errors.Is(err, broker.ErrMalformed) {
+			t.Errorf("%.60q: %v", body, err)
+		}
+	}
+}
+
+// Without a lease nobody verified what the bot put in: a JWT of its own says nothing
+// about the one that is made, not even when it begins.
+func TestSignReadsNothingThatWasStripped(t *testing.T) {
+	list := vectors(t)
+	v := list[slices.IndexFunc(list, func(v broker.Vector) bool { return v.Broker == "coinbase#eddsa" })]
+	coinbase, err := registry(t).Get("coinbase")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields, err := coinbase.Fields(map[string][]byte{"api_key": []byte("k"), "ed25519_seed": []byte(v.Credential["secret"])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := broker.Moment{Now: time.UnixMilli(v.NowMS).Add(time.Minute)}
+	signed, _, _, err := coinbase.Sign(inbound(v), fields, later)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(strings.TrimPrefix(signed.Header.Get("Authorization"), "Bearer "), ".")
+	claims, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || !strings.Contains(string(claims), `"nbf":1700000060,"exp":1700000180`) {
+		t.Errorf("claims: %s %v", claims, err)
 	}
 }
 

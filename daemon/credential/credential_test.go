@@ -362,6 +362,33 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// With nobody to drop what is cached, the next call sees a change all the same.
+func TestSignReadsTheRevision(t *testing.T) {
+	f := open(t)
+	profiles, err := broker.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := credential.New(f.db, profiles)
+	h := handle("trading", "binance")
+	f.create(t, h)
+	if _, err := f.sign(t, h); err != nil || f.Cached() != 1 {
+		t.Fatal(err)
+	}
+	if _, err := elsewhere.Rotate(t.Context(), h, values("api_key", "second", "secret", "s"), 0, now()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := f.sign(t, h); err != nil || s.Version != 2 {
+		t.Errorf("the old version signed: %v", err)
+	}
+	if err := elsewhere.Delete(t.Context(), h); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.sign(t, h); !errors.Is(err, credential.ErrNotFound) || f.Cached() != 0 {
+		t.Errorf("deleted: %v", err)
+	}
+}
+
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {

@@ -220,6 +220,7 @@ func TestInvalid(t *testing.T) {
 		{"lower-case type", `permit (principal is workload, action, resource);`, "1:22", "no entity type workload", "Workload"},
 		{"unknown attribute", "permit (principal, action == Action::\"credential.sign\", resource)\nwhen { context.clas == \"trade\" };", "2:16", "clas", "class"},
 		{"unknown attribute of the resource", `permit (principal, action == Action::"key.read", resource is Key) when { resource.owner == "x" };`, "1:83", "owner", ""},
+		{"attribute that not all have", `permit (principal, action, resource) when { resource.name == "x" };`, "1:54", "name", "narrow the scope"},
 		{"type mismatch", `permit (principal, action == Action::"credential.sign", resource) when { context has qty && context.qty < "5" };`, "1:67", "but saw String", ""},
 		{"incomparable", `permit (principal, action == Action::"credential.sign", resource) when { context.class == 5 };`, "1:67", "", ""},
 		{"unguarded optional", `permit (principal, action == Action::"credential.sign", resource) when { context.qty < 5 };`, "1:82", "optional attribute", "context has qty"},
@@ -305,6 +306,33 @@ func TestIndexAgreesWithScan(t *testing.T) {
 	}
 	if allowed < asked/20 || allowed > asked*19/20 {
 		t.Errorf("%d of %d allowed: the requests prove little", allowed, asked)
+	}
+}
+
+// Adding a forbid never widens access, whatever it says and wherever it is stored.
+func TestForbidNeverWidens(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	denied := 0
+	for range 15 {
+		docs := randomDocs(t, rng)
+		before := compile(t, docs...)
+		after := compile(t, append(docs, doc(t, pick(rng, "a", "b", "system")+"/more", pick(rng,
+			`forbid (principal, action, resource);`,
+			`forbid (principal in Group::"a/g", action == Action::"credential.sign", resource) when { context has qty && context.qty * 2 > 10 };`,
+			`forbid (principal is Workload, action, resource is Credential) unless { resource.name == "c" };`)))...)
+		for range 200 {
+			r := randomRequest(t, rng)
+			if before.Decide(r).Allow {
+				continue
+			}
+			denied++
+			if d := after.Decide(r); d.Allow {
+				t.Fatalf("a forbid allowed %+v: %+v", r, d)
+			}
+		}
+	}
+	if denied < 500 {
+		t.Errorf("only %d denied", denied)
 	}
 }
 

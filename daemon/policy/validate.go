@@ -306,6 +306,8 @@ func (in *inspection) schemaErrors(err error, within source) {
 
 func (in *inspection) hint(message, word string) string {
 	switch {
+	case strings.Contains(message, "not found") && slices.Contains(in.members, word):
+		return "not all that the statement is about have it: narrow the scope to an action, or to a type with is"
 	case strings.Contains(message, "not found"):
 		return nearest(word, in.members)
 	case strings.Contains(message, "optional attribute"):
