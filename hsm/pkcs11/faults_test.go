@@ -20,28 +20,66 @@ type bench struct {
 	token  hsm.Token
 	key    hsm.RootKey
 	sealed []byte
+	tokens string // SoftHSM's folder
 }
 
-// newBench makes the key with all the time that a loaded machine needs, and opens the token anew with timeout.
-func newBench(t *testing.T, timeout time.Duration) *bench {
+// template is a token with a root key, made once: each test has a copy. RSA keys take long to make.
+type template struct {
+	made   *proxy
+	tokens string
+	root   hsm.Fingerprint
+}
+
+func newTemplate(t *testing.T) *template {
 	t.Helper()
-	b := &bench{proxy: newProxy(t)}
-	b.config.Timeout = time.Minute
-	maker := open(t, b.config)
-	made, err := maker.CreateRootKey(t.Context(), "root")
+	tpl := &template{made: newProxy(t)}
+	conf := strings.TrimPrefix(tpl.made.config.Env[0], softHSMConf)
+	tpl.tokens = filepath.Join(filepath.Dir(conf), "tokens")
+	maker := open(t, tpl.made.config)
+	root, err := maker.CreateRootKey(t.Context(), "root")
 	if err != nil {
 		t.Fatal(err)
 	}
+	tpl.root = root.Fingerprint()
 	_ = maker.Close()
+	return tpl
+}
+
+func newBench(t *testing.T, tpl *template, timeout time.Duration) *bench {
+	t.Helper()
+	dir := t.TempDir()
+	b := &bench{proxy: tpl.made.at(t, dir), tokens: filepath.Join(dir, "tokens")}
+	if err := os.CopyFS(b.tokens, os.DirFS(tpl.tokens)); err != nil {
+		t.Fatal(err)
+	}
+	b.config.Env[0] = softHSMConf + configure(t, dir)
 	b.config.Timeout = timeout
 	b.token = open(t, b.config)
-	if b.key, err = b.token.RootKey(t.Context(), made.Fingerprint()); err != nil {
+	var err error
+	if b.key, err = b.token.RootKey(t.Context(), tpl.root); err != nil {
 		t.Fatal(err)
 	}
 	if b.sealed, err = hsm.EncryptOAEP(b.key.Public(), b.key.Hash(), []byte("plain")); err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+func TestFaults(t *testing.T) {
+	tpl := newTemplate(t)
+	for name, test := range map[string]func(*testing.T, *template){
+		"faults that mend themselves":              faultsThatMendThemselves,
+		"faults that are reported":                 faultsThatAreReported,
+		"dead device comes back without a restart": deadDeviceComesBackWithoutARestart,
+		"hang is killed and replaced":              hangIsKilledAndReplaced,
+		"caller that leaves kills nothing":         callerThatLeavesKillsNothing,
+		"refused PIN is latched across restarts":   refusedPINIsLatchedAcrossRestarts,
+		"refused PIN is latched within a child":    refusedPINIsLatchedWithinAChild,
+		"library that goes away comes back":        libraryThatGoesAwayComesBack,
+		"dropped sessions under load":              droppedSessionsUnderLoad,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, tpl) })
+	}
 }
 
 func (b *bench) decrypt(ctx context.Context) error {
@@ -64,16 +102,15 @@ func (b *bench) works(t *testing.T) {
 // objects counts what SoftHSM keeps, a file for each object.
 func (b *bench) objects(t *testing.T) int {
 	t.Helper()
-	conf := strings.TrimPrefix(b.config.Env[0], "SOFTHSM2_CONF=")
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(conf), "tokens", "*", "*.object"))
+	files, err := filepath.Glob(filepath.Join(b.tokens, "*", "*.object"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no objects of SoftHSM found (%v)", err)
 	}
 	return len(files)
 }
 
-func TestFaultsThatMendThemselves(t *testing.T) {
-	b := newBench(t, 10*time.Second)
+func faultsThatMendThemselves(t *testing.T, tpl *template) {
+	b := newBench(t, tpl, 10*time.Second)
 	cases := []struct{ name, fault string }{
 		{"sessions dropped", "!C_DecryptInit drop 0"},
 		{"session handle invalid", "!C_DecryptInit rv 0xb3"},
@@ -101,8 +138,8 @@ func TestFaultsThatMendThemselves(t *testing.T) {
 	}
 }
 
-func TestFaultsThatAreReported(t *testing.T) {
-	b := newBench(t, 10*time.Second)
+func faultsThatAreReported(t *testing.T, tpl *template) {
+	b := newBench(t, tpl, 10*time.Second)
 	logins := b.count(t, "C_Login")
 	decrypt := func() error { return b.decrypt(t.Context()) }
 	create := func() error { _, err := b.token.CreateRootKey(t.Context(), "another"); return err }
@@ -138,8 +175,8 @@ func TestFaultsThatAreReported(t *testing.T) {
 	}
 }
 
-func TestDeadDeviceComesBackWithoutARestart(t *testing.T) {
-	b := newBench(t, 10*time.Second)
+func deadDeviceComesBackWithoutARestart(t *testing.T, tpl *template) {
+	b := newBench(t, tpl, 10*time.Second)
 	b.fail(t, "C_Decrypt rv 0x30", "C_DecryptInit rv 0x30")
 	if err := b.decrypt(t.Context()); !errors.Is(err, hsm.ErrUnavailable) {
 		t.Errorf("a dead device gave %v", err)
@@ -151,8 +188,8 @@ func TestDeadDeviceComesBackWithoutARestart(t *testing.T) {
 	b.works(t)
 }
 
-func TestHangIsKilledAndReplaced(t *testing.T) {
-	b := newBench(t, 2*time.Second)
+func hangIsKilledAndReplaced(t *testing.T, tpl *template) {
+	b := newBench(t, tpl, 2*time.Second)
 	b.fail(t, "!C_Decrypt hang 0")
 	errs := make(chan error, 6) // more callers than there are sessions
 	for range cap(errs) {
@@ -174,8 +211,8 @@ func TestHangIsKilledAndReplaced(t *testing.T) {
 	b.works(t)
 }
 
-func TestCallerThatLeavesKillsNothing(t *testing.T) {
-	b := newBench(t, 10*time.Second)
+func callerThatLeavesKillsNothing(t *testing.T, tpl *template) {
+	b := newBench(t, tpl, 10*time.Second)
 	logins := b.count(t, "C_Login")
 	b.fail(t, "C_Decrypt sleep 300")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
@@ -190,8 +227,8 @@ func TestCallerThatLeavesKillsNothing(t *testing.T) {
 	}
 }
 
-func TestRefusedPINIsLatchedAcrossRestarts(t *testing.T) {
-	b := newBench(t, 10*time.Second)
+func refusedPINIsLatchedAcrossRestarts(t *testing.T, tpl *template) {
+	b := newBench(t, tpl, 10*time.Second)
 	logins := b.count(t, "C_Login")
 	b.fail(t, "C_Login rv 0xa0", "C_Decrypt crash 0")
 	for range 5 {
@@ -208,8 +245,8 @@ func TestRefusedPINIsLatchedAcrossRestarts(t *testing.T) {
 	}
 }
 
-func TestRefusedPINIsLatchedWithinAChild(t *testing.T) {
-	b := newBench(t, 10*time.Second)
+func refusedPINIsLatchedWithinAChild(t *testing.T, tpl *template) {
+	b := newBench(t, tpl, 10*time.Second)
 	logins := b.count(t, "C_Login")
 	b.fail(t, "C_Login rv 0xa0", "C_DecryptInit rv 0x101")
 	for range 3 {
@@ -222,8 +259,8 @@ func TestRefusedPINIsLatchedWithinAChild(t *testing.T) {
 	}
 }
 
-func TestLibraryThatGoesAwayComesBack(t *testing.T) {
-	b := newBench(t, 10*time.Second)
+func libraryThatGoesAwayComesBack(t *testing.T, tpl *template) {
+	b := newBench(t, tpl, 10*time.Second)
 	aside := b.config.Module + ".aside"
 	if err := os.Rename(b.config.Module, aside); err != nil {
 		t.Fatal(err)
@@ -238,8 +275,8 @@ func TestLibraryThatGoesAwayComesBack(t *testing.T) {
 	b.works(t)
 }
 
-func TestDroppedSessionsUnderLoad(t *testing.T) {
-	b := newBench(t, 10*time.Second)
+func droppedSessionsUnderLoad(t *testing.T, tpl *template) {
+	b := newBench(t, tpl, 10*time.Second)
 	node, err := b.token.NodeKey(t.Context())
 	if err != nil {
 		t.Fatal(err)

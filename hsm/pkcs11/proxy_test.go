@@ -21,11 +21,28 @@ type proxy struct {
 func newProxy(t testing.TB) *proxy {
 	t.Helper()
 	dir := t.TempDir()
-	p := &proxy{config: softToken(t), faults: filepath.Join(dir, "faults"), calls: filepath.Join(dir, "calls")}
-	p.config.Env = append(p.config.Env, "PROXY_MODULE="+softHSM(t), "PROXY_FAULTS="+p.faults, "PROXY_CALLS="+p.calls)
-	p.config.Module = filepath.Join(dir, "proxy.so")
-	compile(t, p.config.Module, filepath.Join("testdata", "proxy.c"))
-	return p
+	first := &proxy{config: softToken(t)}
+	first.config.Module = filepath.Join(dir, "proxy.so")
+	compile(t, first.config.Module, filepath.Join("testdata", "proxy.c"))
+	return first.at(t, dir)
+}
+
+// at gives a proxy with files of its own in dir, the library too: a test may take it away.
+func (p *proxy) at(t testing.TB, dir string) *proxy {
+	t.Helper()
+	next := &proxy{config: p.config, faults: filepath.Join(dir, "faults"), calls: filepath.Join(dir, "calls")}
+	next.config.Module = filepath.Join(dir, "proxy.so")
+	if next.config.Module != p.config.Module {
+		library, err := os.ReadFile(p.config.Module)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(next.config.Module, library, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next.config.Env = []string{p.config.Env[0], "PROXY_MODULE=" + softHSM(t), "PROXY_FAULTS=" + next.faults, "PROXY_CALLS=" + next.calls}
+	return next
 }
 
 // compile builds a shared object. The PKCS#11 headers are those of the binding.

@@ -16,8 +16,10 @@ import (
 
 const (
 	childVerb = "hsm-module"
-	userPIN   = "123456"
-	label     = "warder test"
+
+	softHSMConf = "SOFTHSM2_CONF="
+	userPIN     = "123456"
+	label       = "warder test"
 )
 
 // TestMain makes this test binary its own child, as the daemon's is.
@@ -60,21 +62,26 @@ func softHSM(t testing.TB) string {
 func softToken(t testing.TB) pkcs11.Config {
 	t.Helper()
 	dir := t.TempDir()
-	conf := filepath.Join(dir, "softhsm2.conf")
-	tokens := filepath.Join(dir, "tokens")
-	if err := os.Mkdir(tokens, 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, "tokens"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", tokens)
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	env := "SOFTHSM2_CONF=" + conf
+	env := softHSMConf + configure(t, dir)
 	initToken(t, env, label)
 	return pkcs11.Config{
 		Module: softHSM(t), Label: label, PIN: pinOf(userPIN), Env: []string{env},
 		Executable: []string{os.Args[0], childVerb}, Timeout: 20 * time.Second,
 	}
+}
+
+// configure writes SoftHSM's configuration for the folder "tokens" in dir, and gives its path.
+func configure(t testing.TB, dir string) string {
+	t.Helper()
+	conf := filepath.Join(dir, "softhsm2.conf")
+	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", filepath.Join(dir, "tokens"))
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return conf
 }
 
 func initToken(t testing.TB, env, label string) {
