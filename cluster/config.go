@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"cmp"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -51,12 +49,8 @@ type Snapshot interface {
 	Close() error
 }
 
-// TLS says who this node is and whom it accepts: see transport.TLS.
-type TLS struct {
-	Certificate func() *tls.Certificate
-	Roots       func() *x509.CertPool
-	Admit       func(id string, cert *x509.Certificate) error // may be nil
-}
+// TLS says who this node is and whom it accepts.
+type TLS = transport.TLS
 
 // Config describes a node. ID, Dir, Advertise and Machine are needed, and a Network or a Listener with TLS.
 type Config struct {

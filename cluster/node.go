@@ -62,8 +62,7 @@ func Open(cfg Config) (*Node, error) {
 		over: make(chan struct{}), changed: make(chan struct{}), failed: make(chan struct{}),
 		removed: map[string]bool{}, known: map[string]bool{}}
 	if n.network == nil {
-		auth := transport.TLS{Certificate: cfg.TLS.Certificate, Roots: cfg.TLS.Roots, Admit: cfg.TLS.Admit}
-		if n.network, err = transport.Listen(cfg.Listener, auth, cfg.Logger); err != nil {
+		if n.network, err = transport.Listen(cfg.Listener, cfg.TLS, cfg.Logger); err != nil {
 			return nil, errors.Join(err, cfg.Listener.Close())
 		}
 	}

@@ -145,7 +145,11 @@ var (
 func newRaftTransport(layer *streams, standing *standing, logger hclog.Logger) *raftTransport {
 	t := &raftTransport{standing: standing, incoming: make(chan raft.RPC), stop: make(chan struct{}),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: layer, MaxPool: 3, Timeout: raftTimeout, Logger: logger, MsgpackUseNewTimeFormat: true})}
+			Stream: layer, MaxPool: 3, Timeout: raftTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
+			// One message at a time to each follower. In raft v1.7.3 a pipeline hangs for good when an answer other
+			// than success comes while the next message waits to be sent: its reader has ended and its writer, who
+			// would close it, waits for the reader. TestLinearizable met it. The gain would be within noise.
+			MaxRPCsInFlight: 1})}
 	t.done.Go(t.filter)
 	return t
 }

@@ -131,8 +131,10 @@ func (c *Cluster) Kill(id string) {
 	c.Stop(id)
 }
 
-// StopAll ends all nodes that run.
+// StopAll ends all nodes that run, and waits a moment for goroutines of hashicorp/raft's transport, which that does
+// not wait for.
 func (c *Cluster) StopAll() {
+	defer time.Sleep(10 * time.Millisecond)
 	for id, m := range c.members {
 		if m.node == nil {
 			continue

@@ -119,6 +119,9 @@ var _ net.Conn = (*conn)(nil)
 func (c *conn) Read(b []byte) (int, error) { return c.in.read(b) }
 
 func (c *conn) Write(b []byte) (int, error) {
+	if wait := c.fabric.delay(); wait > 0 {
+		time.Sleep(wait)
+	}
 	if c.fabric.isCut(c.from, c.to) {
 		c.out.drop()
 	}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
+	"time"
 
 	"warder/cluster/transport"
 )
@@ -16,11 +18,29 @@ type Fabric struct {
 	nodes map[string]*port
 	cut   map[[2]string]bool // from, to: what is sent vanishes
 	conns map[*conn]struct{}
+	slow  func() time.Duration
 }
 
 // NewFabric gives a network without nodes.
 func NewFabric() *Fabric {
 	return &Fabric{nodes: map[string]*port{}, cut: map[[2]string]bool{}, conns: map[*conn]struct{}{}}
+}
+
+// Delay makes each write to a stream take up to limit, differently for each seed.
+func (f *Fabric) Delay(limit time.Duration, seed uint64) {
+	source := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's choices
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.slow = func() time.Duration { return time.Duration(source.Int64N(int64(limit))) }
+}
+
+func (f *Fabric) delay() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.slow == nil {
+		return 0
+	}
+	return f.slow()
 }
 
 // Join gives the node id its place on the network, in the place of an earlier one.
