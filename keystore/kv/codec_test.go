@@ -25,6 +25,7 @@ func vectors() map[string]kv.Batch {
 		"empty":   {},
 		"put":     {Put: []kv.Put{{Target: r, Sealed: []byte("sealed")}}},
 		"keyring": {If: []kv.If{{Target: ring, Revision: 2}}, Put: []kv.Put{{Target: ring, Sealed: []byte("ring")}}},
+		"floor":   {Put: []kv.Put{{Target: kv.Target{Space: kv.SpaceFloor}, Sealed: []byte{0, 0, 0, 2}}}},
 		"leaf":    {If: []kv.If{{Target: leaf, Revision: 9}}, Put: []kv.Put{{Target: leaf, Sealed: []byte("leaf")}}},
 		"everything": {
 			If:     []kv.If{{Target: r, Revision: 1}, {Target: p, Revision: 1 << 40}, {Target: c}, {Target: l}},
@@ -40,7 +41,7 @@ func TestBatchVectors(t *testing.T) {
 	const name = "testdata/batch.txt"
 	if *rewrite {
 		var out strings.Builder
-		for _, n := range []string{"empty", "put", "keyring", "leaf", "everything"} {
+		for _, n := range []string{"empty", "put", "keyring", "floor", "leaf", "everything"} {
 			fmt.Fprintf(&out, "%s %x\n", n, encode(t, vectors()[n]))
 		}
 		must(t, os.WriteFile(name, []byte(out.String()), 0o600))
@@ -98,6 +99,7 @@ func TestBatchRules(t *testing.T) {
 		"the state":           {If: []kv.If{{Target: kv.Target{Space: 's'}}}},
 		"too large a value":   {Put: []kv.Put{{Target: r, Sealed: make([]byte, 1<<20+4<<10+1)}}},
 		"too large a keyring": {Put: []kv.Put{{Target: kv.Target{Space: kv.SpaceKeyring}, Sealed: make([]byte, 64<<10+1)}}},
+		"no floor":            {Put: []kv.Put{{Target: kv.Target{Space: kv.SpaceFloor}}}},
 		"too large a leaf":    {Append: []kv.Append{{Target: l, Sealed: make([]byte, 2<<20)}}},
 		"too many operations": {Add: many},
 		"too many rows":       deep,

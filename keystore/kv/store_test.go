@@ -158,3 +158,28 @@ func TestReopenAndSnapshot(t *testing.T) {
 	}
 	apply(t, other, 21, put(record("ns", "z"), "more"))
 }
+
+func TestClosedStore(t *testing.T) {
+	s, err := kv.OpenStore(kv.StoreConfig{Dir: t.TempDir()})
+	must(t, err)
+	apply(t, s, 1, put(record("a"), "v"))
+	must(t, s.RunGC())
+	snap, err := s.Snapshot()
+	must(t, err)
+	closed := make(chan error)
+	go func() { closed <- s.Close() }() // waits for the snapshot
+	_, err = snap.WriteTo(&bytes.Buffer{})
+	must(t, errors.Join(err, snap.Close(), snap.Close(), <-closed, s.Close()))
+	_, applyErr := s.Apply(2, nil)
+	_, snapErr := s.Snapshot()
+	_, _, ringErr := s.SealedKeyring()
+	_, writeErr := snap.WriteTo(&bytes.Buffer{})
+	for i, err := range []error{applyErr, snapErr, ringErr, writeErr, s.Mark(), s.RunGC(), s.Restore(&bytes.Buffer{})} {
+		if !errors.Is(err, kv.ErrClosed) {
+			t.Errorf("call %d: %v", i, err)
+		}
+	}
+	if s.Applied() != 1 {
+		t.Errorf("applied %d", s.Applied())
+	}
+}
