@@ -123,6 +123,11 @@ func OpenCheckpoint(signed []byte, verifierKeys ...string) (Checkpoint, error) {
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("%w: %w", ErrBadSignature, err)
 	}
+	for _, sig := range opened.Sigs {
+		if _, err := base64.StdEncoding.Strict().DecodeString(sig.Base64); err != nil {
+			return Checkpoint{}, fmt.Errorf("%w: its base64 is not canonical (RFC 4648 3.5)", ErrBadSignature)
+		}
+	}
 	c, err := parseCheckpoint(opened.Text)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("%w: %w", ErrBadSignature, err)

@@ -38,7 +38,7 @@ type Anchor struct {
 
 // AnchorOf gives the anchor of a checkpoint.
 func AnchorOf(c Checkpoint) Anchor {
-	return Anchor{Origin: c.Origin, Size: c.Size, Root: c.Root, Time: c.Time, Note: c.Note}
+	return Anchor(c)
 }
 
 // Evidence is what the entries are held against.

@@ -173,8 +173,7 @@ func (s *AnchorStore) Run(ctx context.Context, log *Log, interval time.Duration,
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, verify.ErrRewritten), errors.Is(err, verify.ErrTruncated):
-			log.latch(err)
-			return err
+			return log.latch(err)
 		case err != nil:
 			logger.Debug("audit checkpoint is not anchored yet", "error", err)
 		}

@@ -57,7 +57,7 @@ func (l *Log) keepSigned() {
 		case <-ticker.C:
 		}
 		if err := l.inPlace(); err != nil {
-			l.latch(err)
+			_ = l.latch(err) // SignNow sees it and ends this
 		}
 		if _, err := l.SignNow(); err != nil {
 			return

@@ -93,7 +93,7 @@ type Config struct {
 	SegmentBytes    int64         // bound of a segment file; 64 MiB when 0
 	CheckpointEvery time.Duration // 1 s when 0
 	Stall           time.Duration // a write that takes longer makes the log unhealthy; 5 s when 0
-	VerifySegments  int           // the newest segments that Open reads through before it returns, older ones in the background; 4 when 0
+	VerifySegments  int           // the newest segments that Open reads through before it returns, older ones in the background; 2 when 0
 
 	Clock  func() time.Time // time.Now when nil
 	Logger *slog.Logger     // discards when nil
@@ -126,7 +126,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Stall = 5 * time.Second
 	}
 	if c.VerifySegments <= 0 {
-		c.VerifySegments = 4
+		c.VerifySegments = 2
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,10 +18,13 @@ import (
 // copyDir takes the directory as a process that is killed at this moment would leave it.
 func copyDir(t testing.TB, from, to string) {
 	t.Helper()
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+	if err := crashImage(from, to); err != nil {
 		t.Fatal(err)
 	}
 }
+
+// crashImage is copyDir for a probe, which runs on the log's own goroutine and must not end it.
+func crashImage(from, to string) error { return os.CopyFS(to, os.DirFS(from)) }
 
 // TestCrashAtEveryBoundary kills the log before each disk operation of a run over several segments, and checks that
 // what was acknowledged until then is there, entry for entry, and that the log goes on.
@@ -28,6 +32,7 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 	dir, copies := t.TempDir(), t.TempDir()
 	cfg := testConfig(dir)
 	cfg.SegmentBytes = 1
+	cfg.CheckpointEvery = time.Hour // the probe is to see one goroutine: a checkpoint comes at the close
 	type crash struct {
 		step         string
 		acknowledged int
@@ -41,9 +46,8 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 		if acknowledged > 6 && acknowledged < 250 && step != "create segment" && step != "sync directory" && step != "sync hashes" {
 			return nil
 		}
-		copyDir(t, dir, filepath.Join(copies, fmt.Sprint(len(crashes))))
 		crashes = append(crashes, crash{step, acknowledged})
-		return nil
+		return crashImage(dir, filepath.Join(copies, fmt.Sprint(len(crashes)-1)))
 	})
 	l := open(t, cfg)
 	for i := range 400 {
@@ -103,10 +107,11 @@ func checkEntries(t testing.TB, l *audit.Log) {
 func TestTornTail(t *testing.T) {
 	dir, image := t.TempDir(), filepath.Join(t.TempDir(), "image")
 	cfg := testConfig(dir)
+	cfg.CheckpointEvery = time.Hour
 	appended := 0
 	cfg.SetProbe(func(step string) error {
 		if step == "write mark" && appended == 4 {
-			copyDir(t, dir, image)
+			return crashImage(dir, image)
 		}
 		return nil
 	})
@@ -260,6 +265,7 @@ func TestFailureLatches(t *testing.T) {
 		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
 			dir := t.TempDir()
 			cfg := testConfig(dir)
+			cfg.CheckpointEvery = time.Hour
 			failing, failed := false, 0
 			cfg.SetProbe(func(s string) error {
 				if failing && s == step && failed == 0 {

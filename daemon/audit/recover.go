@@ -59,8 +59,7 @@ func (l *Log) openMark() error {
 	}
 	m, err := readMark(file)
 	if err != nil {
-		file.Close()
-		return err
+		return errors.Join(err, file.Close())
 	}
 	l.mark = m
 	return m.lock()

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -175,25 +176,27 @@ func (l *Log) roll(first uint64, previous *segment) error {
 	if err != nil {
 		return err
 	}
-	if _, err := file.Write(appendHeader(nil, l.origin.Log, first, previous)); err != nil {
-		file.Close()
-		return err
-	}
-	if err := l.cfg.probe("sync directory"); err != nil {
-		file.Close()
-		return err
-	}
-	if err := syncDir(l.cfg.Dir); err != nil {
-		file.Close()
-		return err
-	}
-	if l.active != nil {
-		if err := l.active.Close(); err != nil {
-			file.Close()
-			return err
-		}
+	if err := l.begin(file, first, previous); err != nil {
+		return errors.Join(err, file.Close())
 	}
 	next.length.Store(segmentHeader)
 	l.active, l.segments = file, append(l.segments, next)
 	return nil
+}
+
+// begin writes a new segment's header, makes its name durable and closes the segment before it.
+func (l *Log) begin(file *os.File, first uint64, previous *segment) error {
+	if _, err := file.Write(appendHeader(nil, l.origin.Log, first, previous)); err != nil {
+		return err
+	}
+	if err := l.cfg.probe("sync directory"); err != nil {
+		return err
+	}
+	if err := syncDir(l.cfg.Dir); err != nil {
+		return err
+	}
+	if l.active == nil {
+		return nil
+	}
+	return l.active.Close()
 }

@@ -150,7 +150,7 @@ func (g *Gateway) catch(w *answer, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusInternalServerError)
-	fmt.Fprintf(w, `{"code":"internal","message":"internal error, incident %s"}`+"\n", id)
+	_, _ = fmt.Fprintf(w, `{"code":"internal","message":"internal error, incident %s"}`+"\n", id)
 }
 
 func describe(cause any) string {
@@ -182,9 +182,9 @@ func answerHealth(w http.ResponseWriter, r *http.Request, check func() error) {
 	if check != nil {
 		if err := check(); err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, err)
+			_, _ = fmt.Fprintln(w, err)
 			return
 		}
 	}
-	fmt.Fprintln(w, "ok")
+	_, _ = fmt.Fprintln(w, "ok")
 }
