@@ -232,6 +232,7 @@ func TestInvalid(t *testing.T) {
 		{"duplicate id", "@id(\"a\") permit (principal, action, resource);\n@id(\"a\") permit (principal, action, resource);", "2:2", "used twice", ""},
 		{"bad id", `@id("A b") permit (principal, action, resource);`, "1:2", "@id", ""},
 		{"nested", "permit (principal, action, resource) when { " + strings.Repeat("(", 100), "1:108", "nest", ""},
+		{"too many terms", "permit (principal, action, resource) when { 1" + strings.Repeat("+1", 3000) + " == 1 };", "1:1", "terms", "split"},
 		{"in a comment first", "// credential.sing\npermit (principal, action == /* x */ Action::\"key.reed\", resource);", "2:46", "key.reed", "key.read"},
 		{"word in a comment", "permit (principal, // \"credential.sing\"\naction == Action::\"credential.sing\", resource);", "2:19", "credential.sing", ""},
 		{"second statement", "permit (principal, action, resource);\npermit (principal is Robot, action, resource);", "2:22", "Robot", ""},

@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	maxNesting  = 64 // brackets within brackets: the parser and the evaluator recurse
-	maxProblems = 8  // reported at once
+	maxNesting  = 64   // brackets within brackets: the parser and the evaluator recurse
+	maxProblems = 8    // reported at once
+	maxNodes    = 4096 // of one statement's conditions: each is checked for every action
 )
 
 // document parses and validates one document.
@@ -160,9 +161,25 @@ func (in *inspection) statement(before []statement) statement {
 	if slices.ContainsFunc(before, func(s statement) bool { return s.id == id }) {
 		in.report("id", fmt.Sprintf("the id of %s is used twice", id), "give each statement an @id of its own")
 	}
-	in.entities(tree)
-	in.conditions(tree)
+	if in.nodes(tree) > maxNodes {
+		in.report("", fmt.Sprintf("the statement has more than %d terms", maxNodes), "split it into several")
+	} else {
+		in.entities(tree)
+		in.conditions(tree)
+	}
 	return statement{id: id, policy: in.policy, scope: scopeOf(tree.Principal)}
+}
+
+// nodes counts the terms of a statement's conditions.
+func (in *inspection) nodes(tree *ast.Policy) int {
+	n := 0
+	for _, cond := range tree.Conditions {
+		ast.Inspect(ast.NewNode(cond.Body), func(ast.IsNode) bool {
+			n++
+			return true
+		})
+	}
+	return n
 }
 
 // conditions validates the scope, and then each condition by itself, so that what is
