@@ -25,6 +25,7 @@ func (tx *Tx) encode() ([]byte, error) {
 				return nil, err
 			}
 			b.Put = append(b.Put, Put{Target: t, Sealed: seal(ring, t, w.key, w.value)})
+			clear(w.value)
 		default:
 			b.Delete = append(b.Delete, t)
 		}

@@ -52,7 +52,8 @@ func (r row) count() uint64 {
 	return binary.BigEndian.Uint64(r[8:])
 }
 
-func (r row) sealed() []byte { return r[8:] }
+// sealed returns what follows the revision.
+func (r row) sealed() []byte { return r[min(8, len(r)):] }
 
 // check reports whether a row of these bytes can stand at t in a store whose
 // last revision is last.

@@ -24,6 +24,7 @@ func blind(ring *keyring.Keyring, k Key) string {
 func seal(ring *keyring.Keyring, t Target, k Key, value []byte) []byte {
 	plain := make([]byte, 0, 1+len(k.joined)+len(value))
 	plain = append(k.appendTo(plain), value...)
+	defer clear(plain)
 	return ring.Seal(t.additional(), plain)
 }
 
