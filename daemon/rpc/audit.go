@@ -91,7 +91,7 @@ func fromAnchors(anchors []verify.Anchor) []*warderv1.AuditAnchor {
 	messages := make([]*warderv1.AuditAnchor, len(anchors))
 	for i, anchor := range anchors {
 		messages[i] = &warderv1.AuditAnchor{
-			NodeId: anchor.Origin.Node, Size: anchor.Size, RootHash: anchor.Root[:], AnchoredAt: timestamp(anchor.Time), Checkpoint: anchor.Note,
+			NodeId: anchor.Origin.Node, Origin: anchor.Origin.String(), Size: anchor.Size, RootHash: anchor.Root[:], AnchoredAt: timestamp(anchor.Time), Checkpoint: anchor.Note,
 		}
 	}
 	return messages

@@ -164,7 +164,7 @@ func (s clusterService) RemoveMember(ctx context.Context, request *warderv1.Remo
 	if err := s.Keeper.Evict(ctx, request.GetNodeId()); err != nil {
 		return nil, err
 	}
-	_, err := s.Keeper.Start(ctx, seal.RotateData)
+	_, err := s.Keeper.Start(ctx, seal.RotateData, "")
 	if err != nil && !errors.Is(err, seal.ErrRotating) {
 		return nil, err
 	}
@@ -182,8 +182,8 @@ func (s clusterService) StepDown(ctx context.Context, _ *warderv1.StepDownReques
 	return &warderv1.StepDownResponse{}, nil
 }
 
-func (s clusterService) RotateRoot(ctx context.Context, _ *warderv1.RotateRootRequest) (*warderv1.RotateRootResponse, error) {
-	if _, err := s.Keeper.Start(ctx, seal.RotateRoot); err != nil {
+func (s clusterService) RotateRoot(ctx context.Context, request *warderv1.RotateRootRequest) (*warderv1.RotateRootResponse, error) {
+	if _, err := s.Keeper.Start(ctx, seal.RotateRoot, request.GetNodeId()); err != nil {
 		return nil, err
 	}
 	status, err := s.rotation(ctx)
@@ -194,7 +194,7 @@ func (s clusterService) RotateRoot(ctx context.Context, _ *warderv1.RotateRootRe
 }
 
 func (s clusterService) RotateData(ctx context.Context, _ *warderv1.RotateDataRequest) (*warderv1.RotateDataResponse, error) {
-	if _, err := s.Keeper.Start(ctx, seal.RotateData); err != nil {
+	if _, err := s.Keeper.Start(ctx, seal.RotateData, ""); err != nil {
 		return nil, err
 	}
 	status, err := s.rotation(ctx)
@@ -213,14 +213,14 @@ func (s clusterService) GetRotation(ctx context.Context, _ *warderv1.GetRotation
 }
 
 func (s *Server) rotation(ctx context.Context) (*warderv1.RotationStatus, error) {
-	rotation, waiting, err := s.Keeper.Status(ctx)
+	rotation, err := s.Keeper.Status(ctx)
 	if err != nil {
 		return nil, err
 	}
 	status := &warderv1.RotationStatus{
 		Id: strconv.FormatUint(rotation.ID, 10), Kind: warderv1.RotationKind_ROTATION_KIND_ROOT, Phase: fromPhase(rotation.Phase),
-		StartedAt: timestamp(rotation.Started), UpdatedAt: timestamp(rotation.Finished), WaitingFor: waiting,
-		Done: uint64(max(rotation.Resealed, 0)), Detail: string(rotation.Phase),
+		StartedAt: timestamp(rotation.Started), UpdatedAt: timestamp(rotation.Finished), WaitingFor: rotation.Waiting,
+		Done: uint64(max(rotation.Done, 0)), Total: uint64(max(rotation.Total, 0)), Detail: string(rotation.Phase),
 	}
 	if rotation.Kind == seal.RotateData {
 		status.Kind = warderv1.RotationKind_ROTATION_KIND_DATA

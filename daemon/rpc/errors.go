@@ -72,6 +72,8 @@ func errorTable() []row {
 		{seal.ErrJoinRefused, warderv1.Reason_REASON_UNAUTHENTICATED, true},
 		{device.ErrEnrolmentRefused, warderv1.Reason_REASON_UNAUTHENTICATED, true},
 		{seal.ErrMemberExists, warderv1.Reason_REASON_ALREADY_EXISTS, true},
+		{seal.ErrNoRotation, warderv1.Reason_REASON_NOT_FOUND, true},
+		{seal.ErrNoMember, warderv1.Reason_REASON_NOT_FOUND, true},
 		{seal.ErrRotating, warderv1.Reason_REASON_CONFLICT, true},
 		{seal.ErrBehind, warderv1.Reason_REASON_CONFLICT, true},
 		{seal.ErrSealedByOperator, warderv1.Reason_REASON_SEALED, true},

@@ -126,9 +126,12 @@ func (s *Server) keyringStatus(ctx context.Context) (*warderv1.KeyringStatus, er
 		return status, nil // a sealed node knows no more
 	}
 	status.ActiveDataKey, status.DataKeys = ring.Active(), uint32(min(len(ring.DataKeys()), 1<<10))
-	rotation, _, err := s.Keeper.Status(ctx)
-	if err != nil || rotation.Running() {
-		return status, err
+	rotation, err := s.Keeper.Status(ctx)
+	if errors.Is(err, seal.ErrNoRotation) || err == nil && rotation.Running() {
+		return status, nil
+	}
+	if err != nil {
+		return nil, err
 	}
 	if rotation.Kind == seal.RotateRoot {
 		status.RootRotatedAt = timestamp(rotation.Finished)

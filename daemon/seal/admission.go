@@ -30,6 +30,9 @@ var ErrJoinRefused = errors.New("the join token is not valid for this node and i
 // ErrMemberExists says that a member of that name is admitted already.
 var ErrMemberExists = errors.New("a node of that name is a member already: remove it first, or choose another name")
 
+// ErrNoMember says that no member has that name.
+var ErrNoMember = errors.New("no member has that name: see `warder operator status`")
+
 // JoinToken admits one node once: the node of that name whose HSM holds the key of that fingerprint.
 type JoinToken struct {
 	Node        string          `json:"node"`

@@ -52,6 +52,8 @@ type Rotation struct {
 	OldKeys  []uint32  `json:"old_keys,omitempty"`
 	NewKey   uint32    `json:"new_key,omitempty"`
 	Resealed int       `json:"resealed,omitempty"`
+	Records  int       `json:"records,omitempty"` // that were sealed under old keys when resealing began
+	Node     string    `json:"node,omitempty"`    // the one node whose root key is rotated; empty for every node's
 	Started  time.Time `json:"started"`
 	Finished time.Time `json:"finished,omitzero"`
 }
@@ -59,16 +61,45 @@ type Rotation struct {
 // Running says whether the rotation still has work to do.
 func (r Rotation) Running() bool { return r.ID != 0 && r.Phase != PhaseDone }
 
-// Status gives the newest rotation and the voters that it waits for.
-func (k *Keeper) Status(ctx context.Context) (Rotation, []string, error) {
-	rotation, waiting, _, err := k.progress(ctx)
-	return rotation, waiting, err
+// ErrNoRotation says that there has been no rotation yet.
+var ErrNoRotation = errors.New("there has been no rotation yet")
+
+// concerns says whether a root rotation replaces that node's key.
+func (r Rotation) concerns(node string) bool { return r.Node == "" || r.Node == node }
+
+// Status is how far the newest rotation is.
+type Status struct {
+	Rotation
+	Waiting     []string // the voters that have not done its phase
+	Done, Total int      // nodes of a root rotation, records of a data rotation
 }
 
-// Start begins a rotation, which the leader's keeper then carries through.
-func (k *Keeper) Start(ctx context.Context, kind Kind) (Rotation, error) {
+// Status gives the newest rotation, or ErrNoRotation.
+func (k *Keeper) Status(ctx context.Context) (Status, error) {
+	rotation, waiting, members, err := k.progress(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	if rotation.ID == 0 {
+		return Status{}, ErrNoRotation
+	}
+	status := Status{Rotation: rotation, Waiting: waiting, Done: rotation.Resealed, Total: max(rotation.Records, rotation.Resealed)}
+	if rotation.Kind == RotateRoot {
+		status.Done, status.Total = len(members)-len(waiting), len(members)
+	}
+	return status, nil
+}
+
+// Start begins a rotation, which the leader's keeper then carries through. A root rotation may be of one node.
+func (k *Keeper) Start(ctx context.Context, kind Kind, node string) (Rotation, error) {
 	var started Rotation
 	err := k.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
+		var member Member
+		if node != "" {
+			if known, err := get(tx, memberKey(node), &member); err != nil || !known {
+				return errors.Join(err, ErrNoMember)
+			}
+		}
 		var last Rotation
 		if _, err := get(tx, rotationKey(), &last); err != nil {
 			return err
@@ -76,7 +107,7 @@ func (k *Keeper) Start(ctx context.Context, kind Kind) (Rotation, error) {
 		if last.Running() {
 			return ErrRotating
 		}
-		started = Rotation{ID: last.ID + 1, Kind: kind, Started: k.cfg.Clock().UTC()}
+		started = Rotation{ID: last.ID + 1, Kind: kind, Node: node, Started: k.cfg.Clock().UTC()}
 		if kind == RotateRoot {
 			started.Phase = PhaseCollect
 			return put(tx, rotationKey(), started)
@@ -165,16 +196,6 @@ func sealKeyring(tx *kv.Tx, ring *keyring.Keyring, clusterID string, epoch uint6
 	return nil
 }
 
-// oldestKey is the lowest data key that records may still be sealed with: once a key is dropped, a late batch that was
-// sealed with it is refused by the state machine, and its proposer seals it anew.
-func oldestKey(ring *keyring.Keyring) uint32 {
-	oldest := ring.Active()
-	for _, key := range ring.DataKeys() {
-		oldest = min(oldest, key.ID)
-	}
-	return oldest
-}
-
 // coordinate moves the rotation one phase on, where every voter has confirmed the phase that it is in.
 func (k *Keeper) coordinate(ctx context.Context) error {
 	rotation, waiting, _, err := k.progress(ctx)
@@ -184,9 +205,27 @@ func (k *Keeper) coordinate(ctx context.Context) error {
 	if rotation.Phase == PhaseReseal {
 		return k.resealRecords(ctx, rotation)
 	}
+	records, err := k.toReseal(ctx, rotation)
+	if err != nil {
+		return err
+	}
 	return k.advance(ctx, rotation, func(tx *kv.Tx, now *Rotation) error {
+		now.Records = records
 		return k.nextPhase(tx, now)
 	})
+}
+
+// toReseal counts the records under old keys when resealing is about to begin, for showing how far it is.
+func (k *Keeper) toReseal(ctx context.Context, rotation Rotation) (int, error) {
+	if rotation.Phase != PhaseActivate {
+		return rotation.Records, nil
+	}
+	used, err := k.cfg.DB.KeysInUse(ctx)
+	records := 0
+	for _, old := range rotation.OldKeys {
+		records += used[old]
+	}
+	return records, err
 }
 
 // advance runs change against the rotation if it is still the one that was looked at.
@@ -230,6 +269,9 @@ func (k *Keeper) nextPhase(tx *kv.Tx, rotation *Rotation) error {
 		rotation.Phase = PhaseActivate
 		return k.reseal(tx, active, currentRoots, rotation)
 	case PhaseActivate:
+		// Every voter seals with the new key by now. What one of them sealed with an old key and proposed late is
+		// refused from here on, and its proposer seals it anew: so that when no record is under an old key, none will be.
+		tx.SetKeyFloor(rotation.NewKey)
 		rotation.Phase = PhaseReseal
 		return put(tx, rotationKey(), *rotation)
 	case PhaseDrop:
@@ -344,9 +386,9 @@ func (k *Keeper) progress(ctx context.Context) (Rotation, []string, []Member, er
 func done(rotation Rotation, member Member, said Confirmation) bool {
 	switch rotation.Phase {
 	case PhaseCollect:
-		return member.Next != nil && member.Next.Rotation == rotation.ID
+		return !rotation.concerns(member.Node) || member.Next != nil && member.Next.Rotation == rotation.ID
 	case PhaseVerify:
-		return member.Next != nil && said.Epoch >= rotation.Epoch && said.Root == fingerprintOf(member.Next.Public).String()
+		return said.Epoch >= rotation.Epoch && (member.Next == nil || said.Root == fingerprintOf(member.Next.Public).String())
 	default:
 		return said.Epoch >= rotation.Epoch
 	}
@@ -355,7 +397,7 @@ func done(rotation Rotation, member Member, said Confirmation) bool {
 // offerRoot makes this node's new root key where a rotation collects them, and shows its public half.
 func (k *Keeper) offerRoot(ctx context.Context) error {
 	rotation, _, members, err := k.progress(ctx)
-	if err != nil || rotation.Kind != RotateRoot || rotation.Phase != PhaseCollect {
+	if err != nil || rotation.Kind != RotateRoot || rotation.Phase != PhaseCollect || !rotation.concerns(k.cfg.Home.Node) {
 		return err
 	}
 	at := slices.IndexFunc(members, func(m Member) bool { return m.Node == k.cfg.Home.Node })
