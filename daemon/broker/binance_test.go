@@ -263,6 +263,36 @@ func TestRefusedWhenSigning(t *testing.T) {
 	}
 }
 
+// A listen key takes the key alone; it is of the class token, as what shows or makes
+// keys is of the class keymgmt, whatever the method.
+func TestTokensAndKeys(t *testing.T) {
+	p := binance(t)
+	signed, class, _, err := p.Sign(broker.Request{Method: "POST", URL: "https://api.binance.com/api/v3/userDataStream"}, hmacFields(t), at())
+	if err != nil || class != broker.Token || signed.URL != "https://api.binance.com/api/v3/userDataStream" || signed.Header.Get("X-MBX-APIKEY") != apiKey {
+		t.Errorf("%s %s %v", class, signed.URL, err)
+	}
+	for target, want := range map[string]broker.Class{
+		"GET /sapi/v1/account/apiRestrictions":                 broker.Read,
+		"GET /sapi/v1/account/apiRestrictions/ipRestriction":   broker.KeyMgmt,
+		"GET /sapi/v2/sub-account/subAccountApi/ipRestriction": broker.KeyMgmt,
+		"GET /sapi/v1/margin/apiKey":                           broker.KeyMgmt,
+		"POST /sapi/v1/capital/withdraw/apply":                 broker.Withdraw,
+		"GET /sapi/v1/capital/withdraw/history":                broker.Read,
+		"POST /sapi/v1/asset/transfer":                         broker.Transfer,
+		"DELETE /api/v3/openOrders":                            broker.Cancel,
+		"GET /api/v3/openOrders":                               broker.Read,
+		"POST /api/v3/sor/order":                               broker.Trade,
+		"PUT /api/v3/order/amend/keepPriority":                 broker.Trade,
+		"POST /sapi/v1/userListenToken":                        broker.Token,
+	} {
+		method, path, _ := strings.Cut(target, " ")
+		call, err := p.Parse(broker.Request{Method: method, URL: "https://api.binance.com" + path})
+		if err != nil || call.Class() != want {
+			t.Errorf("%s: %v", target, err)
+		}
+	}
+}
+
 // A quantity that the broker would not act on does not reach policy: a small one
 // beside a batch would hide what the batch does.
 func TestDecoyQuantity(t *testing.T) {
