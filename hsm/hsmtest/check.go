@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"errors"
+	"sync"
 	"testing"
 
 	"warder/hsm"
@@ -55,4 +56,15 @@ func wantError(t *testing.T, what string, err, want error) {
 	if !errors.Is(err, want) {
 		t.Errorf("%s gave %v, want %v", what, err, want)
 	}
+}
+
+// atOnce does the same thing four times at a time.
+func atOnce(do func() error) []error {
+	errs := make([]error, 4)
+	var all sync.WaitGroup
+	for i := range errs {
+		all.Go(func() { errs[i] = do() })
+	}
+	all.Wait()
+	return errs
 }

@@ -14,8 +14,16 @@ func custody(t *testing.T, token, other hsm.Token) {
 	ctx := t.Context()
 	id, absent := newKEK(t), newKEK(t)
 	hasKEK(t, token, id, false)
-	if err := token.CreateKEK(ctx, id); err != nil {
-		t.Fatalf("making the KEK: %v", err)
+	made := 0
+	for _, err := range atOnce(func() error { return token.CreateKEK(ctx, id) }) {
+		if err == nil {
+			made++
+			continue
+		}
+		wantError(t, "making a KEK at the same time as another", err, hsm.ErrBadInput)
+	}
+	if made != 1 {
+		t.Fatalf("%d of those who made the KEK at once succeeded, want 1", made)
 	}
 	hasKEK(t, token, id, true)
 	wantError(t, "making a KEK twice", token.CreateKEK(ctx, id), hsm.ErrBadInput)
@@ -86,10 +94,13 @@ func carry(t *testing.T, from, to hsm.Token, id hsm.KEKID, key hsm.WrappedKey) {
 		wantError(t, "importing a KEK "+name, to.ImportKEK(ctx, id, wrong), hsm.ErrBadInput)
 	}
 	hasKEK(t, to, id, false)
-	for range 2 {
-		if err := to.ImportKEK(ctx, id, wrapped); err != nil {
+	for _, err := range atOnce(func() error { return to.ImportKEK(ctx, id, wrapped) }) {
+		if err != nil {
 			t.Fatalf("importing the KEK: %v", err)
 		}
+	}
+	if err := to.ImportKEK(ctx, id, wrapped); err != nil {
+		t.Fatalf("importing the KEK again: %v", err)
 	}
 	hasKEK(t, to, id, true)
 	signsWrapped(t, to, id, key)

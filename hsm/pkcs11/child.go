@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +20,9 @@ import (
 
 // childSocket is the file descriptor on which the child finds its parent.
 const childSocket = 3
+
+// closeGrace is what the library has for ending well; the parent waits for twice as long.
+const closeGrace = 500 * time.Millisecond
 
 // ServeChild is the child's whole life: it serves the socket on file descriptor 3 until its parent closes it, or dies,
 // and gives the exit code. The caller exits with it at once: calls that hang in the library are left behind.
@@ -47,7 +52,8 @@ func harden() {
 
 // serve opens the token as the first frame says, then answers each request in a goroutine of its own.
 func serve(conn io.ReadWriter) error {
-	first, err := readFrame(conn)
+	in := bufio.NewReader(conn)
+	first, err := readFrame(in)
 	if err != nil {
 		return err
 	}
@@ -61,10 +67,11 @@ func serve(conn io.ReadWriter) error {
 	if err := answer(conn, first.id, e.describeInfo(), nil); err != nil {
 		return err
 	}
+	defer e.close()
 	var writing sync.Mutex
 	free := make(chan struct{}, config.Sessions+reservedSessions)
 	for {
-		request, err := readFrame(conn)
+		request, err := readFrame(in)
 		if err != nil {
 			return err
 		}
@@ -79,6 +86,19 @@ func serve(conn io.ReadWriter) error {
 				clear(field)
 			}
 		}()
+	}
+}
+
+// close lets the HSM know that its sessions are over. What hangs in the library does not hold up the end.
+func (e *engine) close() {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = e.ctx.Finalize()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeGrace):
 	}
 }
 

@@ -176,8 +176,7 @@ func (h *host) close() {
 	h.child = nil
 	h.mu.Unlock()
 	if child != nil {
-		child.kill()
-		<-child.done
+		child.end()
 	}
 	h.starts.Wait()
 }

@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -73,14 +74,17 @@ func startProcess(c Config) (*process, error) {
 // read answers calls until the child is gone, then reaps it. done tells that it returned.
 func (p *process) read() {
 	defer close(p.done)
+	in := bufio.NewReader(p.conn) // one system call for a frame, or for several
 	for {
-		f, err := readFrame(p.conn)
+		f, err := readFrame(in)
 		if err != nil {
 			break
 		}
 		p.finish(f)
 	}
-	p.kill()
+	// Its socket is closed: it ends by itself, or is ended.
+	_ = p.conn.Close()
+	defer time.AfterFunc(2*closeGrace, p.kill).Stop()
 	state := "ended"
 	if err := p.cmd.Wait(); err != nil {
 		state = err.Error() // "exit status 1", "signal: killed"
@@ -202,6 +206,12 @@ func (p *process) expire(id uint32) {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	_ = p.conn.Close()
+}
+
+// end lets the child end by itself: it sees its socket closed.
+func (p *process) end() {
+	_ = p.conn.Close()
+	<-p.done
 }
 
 // alive says whether calls can still be answered.

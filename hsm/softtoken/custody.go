@@ -19,6 +19,8 @@ import (
 const kekSize = 32 // AES-256
 
 func (t *token) CreateKEK(ctx context.Context, id hsm.KEKID) error {
+	t.making.Lock()
+	defer t.making.Unlock()
 	has, err := t.HasKEK(ctx, id)
 	if err != nil {
 		return err

@@ -20,12 +20,14 @@ const (
 	transportName = "transport"
 )
 
-// token is the software token. mu guards closed and the making of keys; the store is safe by itself.
+// token is the software token. The store is safe by itself.
 type token struct {
 	info hsm.Info
 	keys store
 
-	mu     sync.Mutex
+	making sync.Mutex // one maker at a time of a key that there is once
+
+	mu     sync.Mutex // guards closed
 	closed bool
 }
 
@@ -127,8 +129,8 @@ func (t *token) NodeKey(ctx context.Context) (hsm.Signer, error) {
 
 // findOrMake reads a key, or makes it once however many ask at a time.
 func findOrMake[K crypto.Signer](t *token, name string, generate func() (K, error)) (K, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.making.Lock()
+	defer t.making.Unlock()
 	key, err := readKey[K](t, name)
 	if !errors.Is(err, hsm.ErrKeyNotFound) {
 		return key, err
