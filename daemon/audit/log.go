@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -94,7 +95,8 @@ func Open(cfg Config) (*Log, error) {
 	return l, nil
 }
 
-// Append adds a record and returns its index once it is durable. Node and a zero Time are filled in. Errors:
+// Append adds a record and returns its index once it is durable. Node and a zero Time are filled in, and the remote
+// address loses its zone and its mapping into IPv6. Errors:
 // [verify.ErrBadRecord] (the log is fine, the record is not), [ErrUnavailable], [ErrClosed], or the context's, in
 // which case the record may still become durable. On any error the caller must not answer.
 func (l *Log) Append(ctx context.Context, r Record) (uint64, error) {
@@ -133,6 +135,9 @@ func (l *Log) stamp(r *Record) error {
 	}
 	if r.Time.IsZero() {
 		r.Time = l.cfg.Clock()
+	}
+	if a := r.Remote.Addr(); a.Zone() != "" || a.Is4In6() {
+		r.Remote = netip.AddrPortFrom(a.Unmap().WithZone(""), r.Remote.Port())
 	}
 	return l.cfg.checkInputs(r.Inputs)
 }

@@ -344,6 +344,25 @@ func TestAppendRefusesWhatTheSchemaDoesNotAllow(t *testing.T) {
 	}
 }
 
+func TestRemoteIsMadeCanonical(t *testing.T) {
+	l := open(t, testConfig(t.TempDir()))
+	defer closeLog(t, l)
+	for i, c := range []struct{ given, want string }{{"[fe80::1%eth0]:7", "[fe80::1]:7"}, {"[::ffff:192.0.2.1]:7", "192.0.2.1:7"}} {
+		r := testRecord(i)
+		r.Remote = netip.MustParseAddrPort(c.given)
+		if _, err := l.Append(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := l.Entries(uint64(i), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.UnmarshalBinary(entries[0].Leaf); err != nil || r.Remote.String() != c.want {
+			t.Errorf("%s is kept as %v, %v", c.given, r.Remote, err)
+		}
+	}
+}
+
 func TestSecondOpenIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, testConfig(dir))
