@@ -7,10 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"warder/daemon/identity"
@@ -27,6 +25,7 @@ const (
 var (
 	ErrNotFound = errors.New("no such identity")
 	ErrExists   = errors.New("an identity of that name is registered")
+	ErrState    = errors.New("an identity is either active or disabled")
 	ErrTooMany  = errors.New("an identity has at most 64 groups and 64 keys: revoke it to forget its keys")
 )
 
@@ -57,7 +56,7 @@ const (
 	Disabled State = "disabled"
 )
 
-// Identity is a registered principal.
+// Identity is a registered principal. What a Registry gives shares memory with its view: it must not be changed.
 type Identity struct {
 	Principal identity.Principal `json:"principal"`
 	Groups    []identity.Name    `json:"groups,omitempty"`
@@ -74,22 +73,17 @@ type Identity struct {
 // Binds says whether the key is bound to the identity.
 func (i Identity) Binds(key KeyHash) bool { return slices.Contains(i.Keys, key) }
 
-// view is everything that is registered, at one revision of the registry.
-type view map[identity.Principal]Identity
-
 // Registry is the registered identities. It is safe for concurrent use.
 type Registry struct {
 	db    *kv.DB
 	clock func() time.Time
-
-	loading sync.Mutex // one load at a time, so that an older one never overwrites a newer
-	current atomic.Pointer[view]
+	view  loader
 }
 
 // New gives the registry stored in db. It knows nobody until Run, or a change, has loaded it.
 func New(db *kv.DB, clock func() time.Time) *Registry {
 	r := &Registry{db: db, clock: clock}
-	r.current.Store(&view{})
+	r.view.current.Store(&view{})
 	return r
 }
 
@@ -99,48 +93,9 @@ func key(p identity.Principal) kv.Key {
 	return kv.K("identity", p.Namespace.String(), p.Kind.String(), p.Name.String())
 }
 
-// Run follows the replicated records until ctx ends. While the node is sealed the registry knows nobody.
-func (r *Registry) Run(ctx context.Context) error {
-	watcher := r.db.Watch(prefix())
-	defer watcher.Close()
-	for {
-		if err := r.load(ctx); err != nil {
-			r.current.Store(&view{})
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-watcher.C():
-		}
-	}
-}
-
-func (r *Registry) load(ctx context.Context) error {
-	r.loading.Lock()
-	defer r.loading.Unlock()
-	next := view{}
-	err := r.db.View(ctx, func(tx *kv.Tx) error {
-		for item, err := range tx.Scan(prefix()) {
-			if err != nil {
-				return err
-			}
-			found, err := decode(item.Value, item.Rev)
-			if err != nil {
-				return err
-			}
-			next[found.Principal] = found
-		}
-		return nil
-	})
-	if err == nil {
-		r.current.Store(&next)
-	}
-	return err
-}
-
 // Lookup finds an identity in memory.
 func (r *Registry) Lookup(p identity.Principal) (Identity, bool) {
-	found, ok := (*r.current.Load())[p]
+	found, ok := (*r.view.current.Load())[p]
 	return found, ok
 }
 
@@ -153,15 +108,15 @@ func (r *Registry) Get(p identity.Principal) (Identity, error) {
 	return found, nil
 }
 
-// List gives the identities of a namespace, and of one kind unless that is 0.
-func (r *Registry) List(namespace identity.Name, kind identity.Kind) []Identity {
-	return slices.Collect(func(yield func(Identity) bool) {
-		for found := range maps.Values(*r.current.Load()) {
-			if found.Principal.Namespace == namespace && (kind == 0 || found.Principal.Kind == kind) && !yield(found) {
-				return
-			}
+// List gives the identities of a namespace, and of one kind unless that is 0, in the order of their principals' texts.
+func (r *Registry) List(namespace identity.Name, kind identity.Kind) (found []Identity) {
+	for p, one := range *r.view.current.Load() {
+		if p.Namespace == namespace && (kind == 0 || p.Kind == kind) {
+			found = append(found, one)
 		}
-	})
+	}
+	slices.SortFunc(found, func(a, b Identity) int { return strings.Compare(a.Principal.String(), b.Principal.String()) })
+	return found
 }
 
 // CreateTx registers a principal inside a transaction, or gives ErrExists.
@@ -173,7 +128,7 @@ func (r *Registry) CreateTx(tx *kv.Tx, p identity.Principal, groups []identity.N
 	if !errors.Is(err, kv.ErrNotFound) {
 		return Identity{}, err
 	}
-	created := Identity{Principal: p, Groups: groups, Keys: keys, Epoch: 1, State: Enabled, Created: r.clock().UTC()}
+	created := Identity{Principal: p, Groups: groups, Keys: slices.Compact(slices.Clone(keys)), Epoch: 1, State: Enabled, Created: r.clock().UTC()}
 	return created, put(tx, created)
 }
 
@@ -206,9 +161,31 @@ func (r *Registry) Bind(ctx context.Context, p identity.Principal, bound KeyHash
 	return r.after(ctx, p, err)
 }
 
-// SetState enables or disables an identity.
+// Unbind forgets one key of an identity: certificates for it are refused from then on, and so are the tokens that are
+// bound to those.
+func (r *Registry) Unbind(ctx context.Context, p identity.Principal, bound KeyHash) (Identity, error) {
+	return r.change(ctx, p, func(i *Identity) {
+		i.Keys = slices.DeleteFunc(i.Keys, func(k KeyHash) bool { return k == bound })
+	})
+}
+
+// SetState enables or disables an identity. Disabling begins an epoch too: tokens from before do not come back to life
+// when the identity is enabled again.
 func (r *Registry) SetState(ctx context.Context, p identity.Principal, state State) (Identity, error) {
-	return r.change(ctx, p, func(i *Identity) { i.State = state })
+	if state != Enabled && state != Disabled {
+		return Identity{}, ErrState
+	}
+	return r.change(ctx, p, func(i *Identity) {
+		if state == Disabled && i.State != Disabled {
+			i.Epoch++
+		}
+		i.State = state
+	})
+}
+
+// BumpEpoch voids the identity's tokens, and leaves its keys.
+func (r *Registry) BumpEpoch(ctx context.Context, p identity.Principal) (Identity, error) {
+	return r.change(ctx, p, func(i *Identity) { i.Epoch++ })
 }
 
 // Revoke ends all that the identity holds: its tokens by a new epoch, its certificates by forgetting their keys.
@@ -223,11 +200,11 @@ func (r *Registry) change(ctx context.Context, p identity.Principal, change func
 
 // after makes a change visible on this node before it is answered.
 func (r *Registry) after(ctx context.Context, p identity.Principal, err error) (Identity, error) {
-	if err == nil {
-		err = r.load(ctx)
-	}
 	if err != nil {
-		return Identity{}, err
+		return Identity{}, fmt.Errorf("change identity %s: %w", p, err)
+	}
+	if err := r.view.load(ctx, r.db); err != nil {
+		return Identity{}, fmt.Errorf("read identity %s back: %w", p, err)
 	}
 	return r.Get(p)
 }
@@ -249,6 +226,7 @@ func changeTx(tx *kv.Tx, p identity.Principal, change func(*Identity)) error {
 }
 
 func put(tx *kv.Tx, i Identity) error {
+	i.Groups = sorted(i.Groups)
 	if len(i.Groups) > MaxGroups || len(i.Keys) > MaxKeys {
 		return ErrTooMany
 	}
@@ -260,10 +238,17 @@ func put(tx *kv.Tx, i Identity) error {
 	return nil
 }
 
+// sorted gives the groups as a set: in order, each once.
+func sorted(groups []identity.Name) []identity.Name {
+	all := slices.Clone(groups)
+	slices.SortFunc(all, func(a, b identity.Name) int { return strings.Compare(a.String(), b.String()) })
+	return slices.Compact(all)
+}
+
 func decode(text []byte, revision uint64) (Identity, error) {
 	var found Identity
 	if err := json.Unmarshal(text, &found); err != nil {
-		return Identity{}, fmt.Errorf("decode a registered identity: %w", err)
+		return Identity{}, errors.New("a registered identity's record does not parse")
 	}
 	found.Revision = revision
 	return found, nil
