@@ -3,6 +3,8 @@ package ratelimit
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -22,7 +24,17 @@ const (
 
 // String names the class.
 func (c Class) String() string {
-	return map[Class]string{Read: "read", Write: "write", Admin: "admin", Unauthenticated: "unauthenticated"}[c]
+	switch c {
+	case Read:
+		return "read"
+	case Write:
+		return "write"
+	case Admin:
+		return "admin"
+	case Unauthenticated:
+		return "unauthenticated"
+	}
+	return fmt.Sprintf("class(%d)", uint8(c))
 }
 
 // ErrLimited says that the caller asks too often. It is wrapped by every LimitedError.
@@ -58,29 +70,44 @@ func DefaultRates() Rates {
 	}
 }
 
-// maxCallers bounds the callers remembered in one generation; two generations are kept.
-const maxCallers = 65536
+const (
+	// shards spread the callers over locks.
+	shards = 16
+	// maxCallers bounds the callers remembered in one generation of one shard; two generations are kept.
+	maxCallers = 65536 / shards
+	// prefix is how much of an IPv6 address counts: who holds one address holds its network (RFC 6177, section 2).
+	prefix = 64
+)
 
 // key is one caller's place in one class. An address stands where no principal is known.
 type key struct {
 	principal identity.Principal
-	address   string
+	address   netip.Addr
 	class     Class
 }
 
 // Limiter counts by the generic cell rate algorithm (ITU-T I.371, annex A): for each caller it keeps the one time at
 // which its next request would be due. It is safe for concurrent use.
 type Limiter struct {
-	rates Rates
-	clock func() time.Time
+	rates  Rates
+	clock  func() time.Time
+	seed   maphash.Seed
+	shards [shards]shard
+}
 
+// shard keeps two generations of callers: when the young one is full, the old one is forgotten.
+type shard struct {
 	mu         sync.Mutex
 	young, old map[key]time.Time // guarded by mu
 }
 
 // New gives a limiter. A class without a rate is refused always.
 func New(rates Rates, clock func() time.Time) *Limiter {
-	return &Limiter{rates: rates, clock: clock, young: map[key]time.Time{}, old: map[key]time.Time{}}
+	l := &Limiter{rates: rates, clock: clock, seed: maphash.MakeSeed()}
+	for i := range l.shards {
+		l.shards[i].young = map[key]time.Time{}
+	}
+	return l
 }
 
 // Allow counts one request of a principal, or gives a LimitedError.
@@ -88,8 +115,16 @@ func (l *Limiter) Allow(principal identity.Principal, class Class) error {
 	return l.take(key{principal: principal, class: class})
 }
 
-// AllowAddress counts one request from an address without a known principal.
-func (l *Limiter) AllowAddress(address string, class Class) error {
+// AllowAddress counts one request from an address without a known principal, or gives a LimitedError. IPv6 addresses
+// of one network of 64 bits count as one, and an IPv4 address counts as itself however it is written.
+func (l *Limiter) AllowAddress(address netip.Addr, class Class) error {
+	address = address.Unmap().WithZone("")
+	if address.Is6() {
+		network, err := address.Prefix(prefix)
+		if err == nil {
+			address = network.Addr()
+		}
+	}
 	return l.take(key{address: address, class: class})
 }
 
@@ -99,32 +134,30 @@ func (l *Limiter) take(k key) error {
 		return &LimitedError{Class: k.class, RetryAfter: time.Minute}
 	}
 	interval := time.Duration(float64(time.Second) / rate.PerSecond)
-	tolerance := interval * time.Duration(rate.Burst-1)
-	now := l.clock()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	due := l.due(k)
+	s := &l.shards[maphash.Comparable(l.seed, k)%shards]
+	if wait := s.take(k, l.clock(), interval, interval*time.Duration(rate.Burst-1)); wait > 0 {
+		return &LimitedError{Class: k.class, RetryAfter: wait}
+	}
+	return nil
+}
+
+// take counts a request that is due, and else says how long until it would be.
+func (s *shard) take(k key, now time.Time, interval, tolerance time.Duration) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due, known := s.young[k]
+	if !known {
+		due = s.old[k]
+	}
 	if due.Before(now) {
 		due = now
 	}
 	if wait := due.Sub(now) - tolerance; wait > 0 {
-		return &LimitedError{Class: k.class, RetryAfter: wait}
+		return wait
 	}
-	l.remember(k, due.Add(interval))
-	return nil
-}
-
-func (l *Limiter) due(k key) time.Time {
-	if due, ok := l.young[k]; ok {
-		return due
+	if !known && len(s.young) >= maxCallers {
+		s.old, s.young = s.young, map[key]time.Time{}
 	}
-	return l.old[k]
-}
-
-// remember keeps two generations: when the young one is full, the old one is forgotten.
-func (l *Limiter) remember(k key, due time.Time) {
-	if _, known := l.young[k]; !known && len(l.young) >= maxCallers {
-		l.old, l.young = l.young, map[key]time.Time{}
-	}
-	l.young[k] = due
+	s.young[k] = due.Add(interval)
+	return 0
 }
