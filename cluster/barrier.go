@@ -18,6 +18,7 @@ type rounds struct {
 
 	mu   sync.Mutex // guards all below
 	busy bool
+	over bool
 	next *round
 }
 
@@ -51,7 +52,13 @@ func (r *rounds) launch() {
 		return
 	}
 	current := r.next
-	r.busy, r.next = true, nil
+	r.next = nil
+	if r.over {
+		current.err = ErrClosed
+		close(current.done)
+		return
+	}
+	r.busy = true
 	r.running.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), roundTime)
 		current.index, current.err = r.run(ctx)
@@ -62,6 +69,14 @@ func (r *rounds) launch() {
 		r.busy = false
 		r.launch()
 	})
+}
+
+// close waits for the round that runs; who waits for another is told that there will be none.
+func (r *rounds) close() {
+	r.mu.Lock()
+	r.over = true
+	r.mu.Unlock()
+	r.running.Wait()
 }
 
 // Barrier returns when this node's machine holds everything that was acknowledged, anywhere in the cluster, before

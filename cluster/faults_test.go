@@ -78,6 +78,7 @@ func TestDivergedNodeIsTakenOut(t *testing.T) {
 				if err := c.Ended(odd); !errors.Is(err, cluster.ErrDiverged) {
 					t.Errorf("run ended with %v, want ErrDiverged", err)
 				}
+				c.Leader()
 				for _, id := range c.IDs() {
 					if id != odd {
 						put(t, c, id, "a", id)

@@ -46,6 +46,7 @@ const (
 	saysFailed     = 5 // body: the reason
 	saysNotMember  = 6
 	saysLastVoter  = 7
+	saysGoodbye    = 8 // id 0: questions without an answer until now were not read
 )
 
 var statuses = map[byte]error{saysNoLeader: ErrNoLeader, saysUnknown: ErrOutcomeUnknown, saysOverloaded: ErrOverloaded,

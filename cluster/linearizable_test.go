@@ -19,7 +19,7 @@ import (
 	"warder/cluster/clustertest"
 )
 
-var seeds = flag.Int("seeds", 12, "histories of registers under partitions that TestLinearizable makes")
+var seeds = flag.Int("seeds", 8, "histories of registers under partitions that TestLinearizable makes")
 
 type operation struct {
 	key   string

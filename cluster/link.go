@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"warder/cluster/transport"
@@ -65,7 +66,8 @@ func (l *links) link(ctx context.Context, id string) (*link, error) {
 		return nil, ErrClosed
 	}
 	if to == nil {
-		to = &link{ready: make(chan struct{}), gone: make(chan struct{}), waiting: map[uint64]chan frame{}, send: make(chan []byte, 64)}
+		to = &link{ready: make(chan struct{}), waiting: map[uint64]chan frame{}, send: make(chan []byte, 64)}
+		to.life, to.hangUp = context.WithCancel(context.Background())
 		l.open[id] = to
 		l.busy.Go(func() { l.connect(to, id) })
 	}
@@ -73,7 +75,7 @@ func (l *links) link(ctx context.Context, id string) (*link, error) {
 	select {
 	case <-to.ready:
 		return to, nil
-	case <-to.gone:
+	case <-to.life.Done():
 		return nil, fmt.Errorf("node %s cannot be reached", id)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -86,9 +88,8 @@ func (l *links) connect(to *link, id string) {
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), controlTime)
+	ctx, cancel := context.WithTimeout(to.life, controlTime)
 	defer cancel()
-	defer context.AfterFunc(to.done(ctx), cancel)()
 	conn, err := l.network.Dial(ctx, id, place, transport.Forward)
 	if err != nil {
 		return
@@ -129,30 +130,15 @@ func (l *links) close() {
 
 // link is one stream to a member.
 type link struct {
-	ready chan struct{} // closed when connected
-	gone  chan struct{} // closed when over
-	once  sync.Once
-	send  chan []byte
+	ready  chan struct{}   // closed when connected
+	life   context.Context // ends with the link
+	hangUp context.CancelFunc
+	send   chan []byte
+	parted atomic.Bool // the member said goodbye
 
 	mu      sync.Mutex // guards all below
 	next    uint64
 	waiting map[uint64]chan frame
-}
-
-func (l *link) hangUp() { l.once.Do(func() { close(l.gone) }) }
-
-// done gives a context that ends with the link.
-func (l *link) done(parent context.Context) context.Context {
-	ctx, cancel := context.WithCancel(parent)
-	go func() {
-		defer cancel()
-		select {
-		case <-l.gone:
-		case <-l.ready:
-		case <-parent.Done():
-		}
-	}()
-	return ctx
 }
 
 func (l *link) ask(ctx context.Context, kind byte, body []byte) (frame, error) {
@@ -169,7 +155,7 @@ func (l *link) ask(ctx context.Context, kind byte, body []byte) (frame, error) {
 	}()
 	select {
 	case l.send <- appendFrame(make([]byte, 0, frameHeader+len(body)), frame{kind, id, body}):
-	case <-l.gone:
+	case <-l.life.Done():
 		return frame{}, errNotSent
 	case <-ctx.Done():
 		return frame{}, errors.Join(errNotSent, context.Cause(ctx))
@@ -177,19 +163,32 @@ func (l *link) ask(ctx context.Context, kind byte, body []byte) (frame, error) {
 	select {
 	case got := <-answer:
 		return got, nil
-	case <-l.gone:
-		return frame{}, errors.New("connection was lost before the answer")
+	case <-l.life.Done():
+		return l.last(answer)
 	case <-ctx.Done():
 		return frame{}, context.Cause(ctx)
 	}
 }
 
+// last gives the answer that came before the end of the link, if one did.
+func (l *link) last(answer <-chan frame) (frame, error) {
+	select {
+	case got := <-answer:
+		return got, nil
+	default:
+	}
+	if l.parted.Load() {
+		return frame{}, errNotSent
+	}
+	return frame{}, errors.New("connection was lost before the answer")
+}
+
 // run sends and receives until the stream breaks or the link is hung up.
 func (l *link) run(conn net.Conn) {
 	var both sync.WaitGroup
-	both.Go(func() { defer l.hangUp(); writeFrames(conn, l.send, l.gone) })
+	both.Go(func() { defer l.hangUp(); writeFrames(conn, l.send, l.life.Done()) })
 	both.Go(func() { defer l.hangUp(); l.receive(conn) })
-	<-l.gone
+	<-l.life.Done()
 	_ = conn.Close()
 	both.Wait()
 }
@@ -199,6 +198,10 @@ func (l *link) receive(conn net.Conn) {
 	for {
 		answer, err := readFrame(in)
 		if err != nil {
+			return
+		}
+		if answer.kind == saysGoodbye {
+			l.parted.Store(true)
 			return
 		}
 		l.mu.Lock()
@@ -216,7 +219,11 @@ func writeFrames(conn net.Conn, send <-chan []byte, gone <-chan struct{}) {
 	out := bufio.NewWriterSize(conn, 64<<10)
 	for {
 		select {
-		case data := <-send:
+		case data, more := <-send:
+			if !more {
+				_ = out.Flush() // the last: the stream is closed next
+				return
+			}
 			if _, err := out.Write(data); err != nil {
 				return
 			}

@@ -37,8 +37,9 @@ type Node struct {
 	settled     atomic.Uint64
 	fresh       atomic.Pointer[time.Time]
 
-	serving sync.WaitGroup
-	over    chan struct{} // closed when the node stops
+	accepting sync.WaitGroup // the one goroutine that accepts
+	serving   sync.WaitGroup // one for each stream with questions
+	over      chan struct{}  // closed when the node stops
 
 	mu      sync.Mutex // guards all below
 	changed chan struct{}
@@ -84,7 +85,7 @@ func (n *Node) open() (err error) {
 	n.batch = &batcher{observer: n.observer, apply: func(data []byte) raft.ApplyFuture { return n.raft.Apply(data, 0) }}
 	n.reads = &rounds{run: n.readIndex}
 	n.leaderReads = &rounds{run: n.confirmRead}
-	n.serving.Go(n.accept)
+	n.accepting.Go(n.accept)
 	return nil
 }
 

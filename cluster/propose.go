@@ -34,6 +34,7 @@ type batcher struct {
 	queue  []*proposal
 	bytes  int // in queue
 	flying int
+	over   bool
 }
 
 // submit proposes entry and waits for its outcome. When ctx ends first, the error tells whether the entry was
@@ -57,6 +58,9 @@ func (b *batcher) submit(ctx context.Context, entry []byte) outcome {
 func (b *batcher) enqueue(p *proposal) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.over {
+		return ErrNoLeader
+	}
 	if len(b.queue) >= queueEntries || b.bytes+len(p.entry) > queueBytes {
 		return ErrOverloaded
 	}
@@ -76,6 +80,18 @@ func (b *batcher) withdraw(p *proposal) bool {
 	b.queue = slices.Delete(b.queue, at, at+1)
 	b.bytes -= len(p.entry)
 	return true
+}
+
+// close waits for what is in flight; what waits was not proposed.
+func (b *batcher) close() {
+	b.mu.Lock()
+	b.over = true
+	for _, p := range b.queue {
+		p.done <- outcome{err: ErrNoLeader}
+	}
+	b.queue, b.bytes = nil, 0
+	b.mu.Unlock()
+	b.running.Wait()
 }
 
 // launch sends the next group off where there is room. The caller holds mu.

@@ -83,12 +83,13 @@ func (n *Node) shutdown(closeStore func() error) error {
 	case <-time.After(stopTime):
 		return errors.Join(fmt.Errorf("node %s: raft does not stop: a write may hang", n.id), n.network.Close())
 	}
+	n.batch.close()
 	n.links.close()
+	n.reads.close()
+	n.leaderReads.close()
+	n.serving.Wait() // the last answers go out
 	err = errors.Join(err, n.trans.Close(), n.network.Close())
-	n.serving.Wait()
-	n.batch.running.Wait()
-	n.reads.running.Wait()
-	n.leaderReads.running.Wait()
+	n.accepting.Wait()
 	return errors.Join(err, closeStore())
 }
 
@@ -109,8 +110,8 @@ func (n *Node) followLeader(ctx context.Context) {
 	leader := ""
 	for {
 		if now, _ := n.Leader(); now != leader {
-			if leader != "" {
-				busy.Go(func() { n.leave(ctx, leader) })
+			if former := leader; former != "" {
+				busy.Go(func() { n.leave(ctx, former) })
 			}
 			leader = now
 			n.observer.LeaderChanged(now)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/semaphore"
 
@@ -31,43 +32,76 @@ func (n *Node) accept() {
 				_ = stream.Close()
 			}
 		default:
-			n.serving.Go(func() { n.serve(stream) })
+			n.beginServing(stream)
 		}
 	}
 }
 
-// serve answers one member's questions, many at a time.
+// beginServing takes no stream any more when the node stops, so that the stop can wait for those that it has.
+func (n *Node) beginServing(stream transport.Stream) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended {
+		_ = stream.Close()
+		return
+	}
+	n.serving.Go(func() { n.serve(stream) })
+}
+
+// drainTime is what a stopping node gives a member to take its last answers.
+const drainTime = 500 * time.Millisecond
+
+// serve answers one member's questions, many at a time. When the node stops it answers those that it has read and
+// says goodbye: the member then knows that the others were not read.
 func (n *Node) serve(stream transport.Stream) {
 	ctx, cancel := context.WithCancel(context.Background())
-	defer context.AfterFunc(ctx, func() { _ = stream.Close() })()
-	send, budget := make(chan []byte, 64), semaphore.NewWeighted(inHand)
-	var busy sync.WaitGroup
-	busy.Go(func() { defer cancel(); writeFrames(stream, send, ctx.Done()) })
-	busy.Go(func() {
-		select {
-		case <-n.over:
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	in := bufio.NewReaderSize(stream, 64<<10)
+	defer cancel()
+	defer stream.Close()
+	send := make(chan []byte, 64)
+	var writer, handlers sync.WaitGroup
+	writer.Go(func() { defer cancel(); writeFrames(stream, send, ctx.Done()) })
+	writer.Go(func() { n.drainAtStop(ctx, stream) })
+	n.readQuestions(ctx, stream, send, &handlers)
+	if n.stopped() == nil {
+		cancel() // the member is gone, and nobody waits for its answers
+	}
+	handlers.Wait()
+	reply(ctx, send, frame{kind: saysGoodbye})
+	close(send)
+	writer.Wait()
+}
+
+// drainAtStop ends the reading of questions when the node stops, and bounds the writing of answers.
+func (n *Node) drainAtStop(ctx context.Context, stream transport.Stream) {
+	select {
+	case <-n.over:
+		_ = stream.SetWriteDeadline(time.Now().Add(drainTime))
+		_ = stream.SetReadDeadline(time.Now())
+	case <-ctx.Done():
+		_ = stream.Close()
+	}
+}
+
+func (n *Node) readQuestions(ctx context.Context, stream transport.Stream, send chan<- []byte, handlers *sync.WaitGroup) {
+	in, budget := bufio.NewReaderSize(stream, 64<<10), semaphore.NewWeighted(inHand)
 	for {
 		question, weight, err := readQuestion(ctx, in, budget)
 		if err != nil {
-			break
+			return
 		}
-		busy.Go(func() {
+		handlers.Go(func() {
 			defer budget.Release(weight)
 			kind, body := answerOf(n.answer(ctx, stream.Peer, question))
-			select {
-			case send <- appendFrame(make([]byte, 0, frameHeader+len(body)), frame{kind, question.id, body}):
-			case <-ctx.Done():
-			}
+			reply(ctx, send, frame{kind, question.id, body})
 		})
 	}
-	cancel()
-	_ = stream.Close()
-	busy.Wait()
+}
+
+func reply(ctx context.Context, send chan<- []byte, answer frame) {
+	select {
+	case send <- appendFrame(make([]byte, 0, frameHeader+len(answer.body)), answer):
+	case <-ctx.Done():
+	}
 }
 
 // readQuestion waits for room before it reads a body.

@@ -34,6 +34,8 @@ type tcp struct {
 	accepted chan Stream
 	closed   chan struct{}
 	running  sync.WaitGroup
+	ending   context.Context // ends handshakes at Close
+	end      context.CancelFunc
 
 	mu      sync.Mutex // guards streams and over
 	streams map[net.Conn]string
@@ -47,6 +49,7 @@ func Listen(listener net.Listener, auth TLS, logger *slog.Logger) (Network, erro
 	}
 	t := &tcp{listener: listener, tls: auth, logger: logger, accepted: make(chan Stream),
 		closed: make(chan struct{}), streams: map[net.Conn]string{}}
+	t.ending, t.end = context.WithCancel(context.Background())
 	t.running.Go(t.listen)
 	return t, nil
 }
@@ -124,7 +127,7 @@ func (t *tcp) handshake(raw net.Conn) {
 		return err
 	}
 	conn := tls.Server(raw, conf)
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeTime)
+	ctx, cancel := context.WithTimeout(t.ending, handshakeTime)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
 		t.logger.Warn("a node's connection is refused", "address", raw.RemoteAddr().String(), "error", err)
@@ -174,6 +177,7 @@ func (t *tcp) Close() error {
 	}
 	t.over = true
 	close(t.closed)
+	t.end()
 	err := t.listener.Close()
 	for conn := range t.streams {
 		closeNow(conn)
