@@ -204,6 +204,16 @@ func TestTimesAreAbsolute(t *testing.T) {
 			t.Fatalf("at %s with a leeway of %s: %v; want it to hold: %v", offset, leeway, err, holds)
 		}
 	})
+	for leeway, service := range services {
+		for offset, holds := range map[time.Duration]bool{
+			-leeway: true, -leeway - 1: false, 5*time.Minute + leeway - 1: true, 5*time.Minute + leeway: false,
+		} {
+			w.now = noon.Add(offset)
+			if _, err := service.Verify(raw, certificate); holds != (err == nil) {
+				t.Errorf("at %s with a leeway of %s: %v; want it to hold: %v", offset, leeway, err, holds)
+			}
+		}
+	}
 	if claims.Expires != noon.Add(5*time.Minute).Unix() {
 		t.Errorf("the token ends at %s", claims.ExpiresAt())
 	}
