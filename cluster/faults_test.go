@@ -3,6 +3,9 @@ package cluster_test
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -145,4 +148,66 @@ func TestPartitionedLeaderConfirmsNoRead(t *testing.T) {
 		}
 		c.StopAll()
 	})
+}
+
+// TestVoteThatCannotBeStoredStopsTheNode: hashicorp/raft would panic.
+func TestVoteThatCannotBeStoredStopsTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		broken := c.Followers()[0]
+		if err := os.Mkdir(filepath.Join(c.Dir(broken), "stable.tmp"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		c.Kill(c.Leader())
+		if err := c.Ended(broken); err == nil || !strings.Contains(err.Error(), "stable") {
+			t.Errorf("run ended with %v, want the failed write of the vote", err)
+		}
+		c.StopAll()
+	})
+}
+
+// TestDamageWhileRunningStopsTheNode: entries that change under a running leader are not sent to anyone.
+func TestDamageWhileRunningStopsTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3)
+		leader, behind := c.Leader(), c.Followers()[0]
+		c.Kill(behind)
+		for i := range 300 {
+			put(t, c, leader, fmt.Sprint("key", i), "value")
+		}
+		harmLog(t, c.Dir(leader), "key7 value")
+		c.Start(behind)
+		if err := c.Ended(leader); !errors.Is(err, cluster.ErrDamaged) {
+			t.Errorf("run ended with %v, want ErrDamaged", err)
+		}
+		read(t, c, behind, "key7", "value")
+		if _, err := c.Open(leader); !errors.Is(err, cluster.ErrDamaged) {
+			t.Errorf("open: got %v, want ErrDamaged", err)
+		}
+		c.Wipe(leader) // what an operator does with a node that says so
+		c.Start(leader)
+		c.AwaitVoter(leader)
+		read(t, c, leader, "key299", "value")
+		c.StopAll()
+	})
+}
+
+func harmLog(t *testing.T, dir, text string) {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "log", "*.wal"))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no log: %v", err)
+	}
+	data, err := os.ReadFile(found[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(found[0], os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = file.WriteAt([]byte("X"), int64(strings.Index(string(data), text)))
+	if err = errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
