@@ -35,6 +35,36 @@ func (m *member) updateHome(change func(*seal.Home)) error {
 	return m.adoptHome(home)
 }
 
+// Housekeeping of the storage, and of what has had its time.
+const (
+	collectEvery = time.Hour
+	sweepEvery   = 10 * time.Second
+)
+
+// sweep destroys credentials' versions whose grace has ended, on the leader, and gives the disk back what the state no
+// longer needs, on every node.
+func (m *member) sweep(ctx context.Context) error {
+	sweep, collect := time.NewTicker(sweepEvery), time.NewTicker(collectEvery)
+	defer sweep.Stop()
+	defer collect.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-collect.C:
+			err = m.store.RunGC()
+		case <-sweep.C:
+			if m.raft.IsLeader() && !m.keeper.Sealed() {
+				_, err = m.credentials.Sweep(ctx, time.Now())
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			m.logger.Warn("housekeeping is behind; it is tried again", "error", err)
+		}
+	}
+}
+
 func peersOf(members []cluster.Member, self string) func(*seal.Home) {
 	return func(home *seal.Home) {
 		var peers []string

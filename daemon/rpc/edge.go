@@ -59,7 +59,7 @@ func (p *peer) authenticate(authenticator *mtls.Authenticator, now time.Time) (m
 func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		remote, _ := netip.ParseAddrPort(r.RemoteAddr) // zero on the unix socket
-		call := &Call{ID: gateway.RequestID(r.Context()), Procedure: r.URL.Path, Remote: remote, Socket: socket, Authentication: "none"}
+		call := &Call{ID: gateway.RequestID(r.Context()), Procedure: unknownProcedure, Remote: remote, Socket: socket, Authentication: "none"}
 		ctx := context.WithValue(r.Context(), callKey{}, call)
 		if found, ok := ctx.Value(connectionKey{}).(*connection); ok && r.TLS != nil {
 			ctx = context.WithValue(ctx, peerKey{}, &peer{connection: found, state: r.TLS})
@@ -70,6 +70,9 @@ func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
+
+// unknownProcedure stands in the audit log for a path that is no RPC's: the path itself is the caller's own words.
+const unknownProcedure = "unknown"
 
 func (s *Server) isProcedure(path string) bool { return strings.HasPrefix(path, "/warder.v1.") }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -129,6 +130,10 @@ func errorTable() []row {
 		{cluster.ErrTooLarge, warderv1.Reason_REASON_TOO_LARGE, false},
 		{kv.ErrLimit, warderv1.Reason_REASON_LIMIT_REACHED, false},
 		{kv.ErrReplayed, warderv1.Reason_REASON_OUTCOME_UNKNOWN, false},
+		{kv.ErrStaleKey, warderv1.Reason_REASON_OVERLOADED, false},
+		{kv.ErrStopped, warderv1.Reason_REASON_SHUTTING_DOWN, false},
+		{kv.ErrClosed, warderv1.Reason_REASON_SHUTTING_DOWN, false},
+		{syscall.ENOSPC, warderv1.Reason_REASON_STORAGE_FULL, false},
 		{kv.ErrConflict, warderv1.Reason_REASON_CONFLICT, false},
 		{kv.ErrTooLarge, warderv1.Reason_REASON_TOO_LARGE, false},
 		{kv.ErrNotFound, warderv1.Reason_REASON_NOT_FOUND, false},

@@ -75,8 +75,10 @@ func object[T any](ctx context.Context) T { return callOf(ctx).target.object.(T)
 // durable in the audit log. A refusal is recorded too before it is returned.
 func (s *Server) travel(ctx context.Context, procedure string, header http.Header, message proto.Message) error {
 	call := callOf(ctx)
-	call.Procedure = procedure
 	row, known := s.table[procedure]
+	if known {
+		call.Procedure = procedure
+	}
 	var verdict policy.Decision
 	err := errMethodUnknown
 	if known {
@@ -114,7 +116,28 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 	if err != nil {
 		return policy.Decision{}, s.hide(call, row, found.resource, err)
 	}
+	if err := recordable(found.context); err != nil {
+		return policy.Decision{}, err
+	}
 	return s.authorise(ctx, call, row, claims)
+}
+
+// maxFact bounds a fact of a request that policies see, in bytes: what the audit log can hold.
+const maxFact = 128
+
+// recordable refuses facts that the audit log has no room for, before anything is decided on them.
+func recordable(facts map[string]any) error {
+	for name, value := range facts {
+		text, ok := value.(string)
+		if !ok {
+			continue
+		}
+		odd := strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
+		if odd || len(text) > maxFact {
+			return fmt.Errorf("%w: the request's %s must be at most %d printable ASCII characters", ErrField, name, maxFact)
+		}
+	}
+	return nil
 }
 
 // authenticate finds who calls, by what the row takes.

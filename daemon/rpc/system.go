@@ -39,6 +39,7 @@ func (s systemService) Unseal(ctx context.Context, _ *warderv1.UnsealRequest) (*
 func (s systemService) Seal(context.Context, *warderv1.SealRequest) (*warderv1.SealResponse, error) {
 	s.Keeper.Seal()
 	s.Keys.Forget()
+	s.Credentials.Forget()
 	return &warderv1.SealResponse{Sealed: s.Keeper.Sealed()}, nil
 }
 

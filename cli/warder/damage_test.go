@@ -1,0 +1,165 @@
+package main_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"warder/api/client"
+	warderv1 "warder/api/warder/v1"
+)
+
+// harm is one thing that a disk does to a file.
+type harm struct {
+	name string
+	do   func(path string, size int64) error
+}
+
+func harms() []harm {
+	flip := func(path string, at int64) error {
+		file, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		one := make([]byte, 1)
+		if _, err := file.ReadAt(one, at); err != nil {
+			return err
+		}
+		one[0] ^= 0x10
+		_, err = file.WriteAt(one, at)
+		return err
+	}
+	return []harm{
+		{"a bit flipped at the front", func(path string, size int64) error { return flip(path, size/16) }},
+		{"a bit flipped in the middle", func(path string, size int64) error { return flip(path, size/2) }},
+		{"its tail cut off", func(path string, size int64) error { return os.Truncate(path, size*3/4) }},
+	}
+}
+
+// damageable are the files of a node's data, but the token that stands for its HSM.
+func damageable(t *testing.T, dir string) []string {
+	t.Helper()
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		if err == nil && entry.Type().IsRegular() && info.Size() > 0 && !strings.HasPrefix(name, "software-token") && filepath.Base(name) != "LOCK" {
+			files = append(files, name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// TestDamageIsNamedNeverServed harms each file of one node in turn while the node is down. The node then serves all
+// that was acknowledged, or names the damage and does not serve; the others go on throughout.
+func TestDamageIsNamedNeverServed(t *testing.T) {
+	c := newTestCluster(t)
+	w := startWriters(t, c.client, 2)
+	eventually(t, "some writes", 30*time.Second, func() error {
+		if w.count() < 50 {
+			return errors.New("too few")
+		}
+		return nil
+	})
+	acknowledged := w.finish()
+	victim := c.nodes[2]
+	c.ready(t, victim)
+	victim.kill()
+	pristine := filepath.Join(victim.dir, "pristine")
+	if err := os.Remove(victim.socket()); err != nil {
+		t.Fatal(err)
+	}
+	copyDir(t, victim.data(), pristine)
+	outcomes := map[string]int{}
+	for i, file := range damageable(t, pristine) {
+		for j, harm := range harms() {
+			if testing.Short() && (i+j)%3 != 0 {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s of %s", harm.name, file), func(t *testing.T) {
+				outcomes[c.suffer(t, victim, pristine, file, harm, acknowledged)]++
+			})
+		}
+	}
+	t.Logf("outcomes: %v", outcomes)
+	if outcomes["rebuilt"] == 0 || outcomes["refused"] == 0 {
+		t.Errorf("no harm was found at all: %v", outcomes)
+	}
+}
+
+// suffer gives what became of the node: "unharmed", "rebuilt" or "refused".
+func (c *testCluster) suffer(t *testing.T, victim *process, pristine, file string, harm harm, acknowledged map[string]string) string {
+	t.Helper()
+	if err := os.RemoveAll(victim.data()); err != nil {
+		t.Fatal(err)
+	}
+	copyDir(t, pristine, victim.data())
+	path := filepath.Join(victim.data(), file)
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := harm.do(path, info.Size()); err != nil {
+		t.Fatal(err)
+	}
+	victim.launch(t)
+	defer victim.kill()
+	one := c.at(t, victim)
+	outcome := ""
+	eventually(t, "the node serves or refuses", 60*time.Second, func() error {
+		if ended := victim.ended(); ended != nil {
+			outcome = "refused"
+			if !strings.Contains(ended.Error(), "damaged") {
+				return &finalError{fmt.Errorf("it does not name the damage: %w", ended)}
+			}
+			return nil
+		}
+		outcome = "unharmed"
+		return servesAll(t, one)
+	})
+	if outcome == "refused" {
+		return outcome
+	}
+	checkAll(t, one, victim.id, acknowledged)
+	if strings.Contains(victim.log.String(), "is set aside and rebuilt") {
+		return "rebuilt"
+	}
+	return outcome
+}
+
+func servesAll(t *testing.T, one *client.Client) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	status, err := one.System.GetStatus(ctx, &warderv1.GetStatusRequest{})
+	if err == nil && len(status.GetProblems()) > 0 {
+		return errors.New(strings.Join(status.GetProblems(), "; "))
+	}
+	return err
+}
+
+// copyDir copies a folder with its modes and holes.
+func copyDir(t *testing.T, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", "--sparse=always", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("copy %s: %v\n%s", from, err, out)
+	}
+}
