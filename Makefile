@@ -1,25 +1,29 @@
-# Warder's targets. `make run` and `make test` work on a fresh Debian machine with Go and gcc.
+# Warder's targets. `make run` and `make test` work on a fresh Debian machine with Go and gcc, as root or with sudo.
 SHELL       := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 BUILD := .build
-BIN   := $(BUILD)/bin
-# Tools are pinned here and nowhere else; each is built from its source by the Go module proxy.
-BUF_VERSION          := v1.59.0
-GOLANGCI_VERSION     := v2.5.0
-PACKAGES := ./...
+BIN   := $(CURDIR)/$(BUILD)/bin
+# Tools are pinned here and nowhere else; each is built from source by way of Go's module proxy.
+BUF            := github.com/bufbuild/buf/cmd/buf@v1.75.0
+PROTOC_GEN_GO  := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
+PROTOC_CONNECT := connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
+GOLANGCI       := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+# How long each fuzz target runs in CI, and how many nodes the crash test kills there.
+FUZZTIME := 5s
+KILLS    := 50
 
-.PHONY: help deps deps-test build run demo test race lint vet generate generated-check fuzz e2e bench ci clean
+.PHONY: help deps deps-test tools build run demo test race lint generate generated-check breaking fuzz e2e bench ci clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-deps: ## install what running needs (SoftHSM 2, openssl)
-	@deploy/install-packages softhsm2 openssl
+deps: ## install what running needs: SoftHSM 2, openssl, curl, jq
+	@deploy/install-packages softhsm2 openssl curl jq
 
-deps-test: ## install what the tests need beyond that (NSS, p11-kit)
-	@deploy/install-packages softhsm2 openssl libnss3 libnss3-tools p11-kit p11-kit-modules
+deps-test: deps ## install what the tests need beyond that: NSS and p11-kit
+	@deploy/install-packages libnss3 libnss3-tools p11-kit p11-kit-modules
 
 build: ## build the binary .build/warder
 	@mkdir -p $(BUILD)
@@ -32,13 +36,54 @@ demo: deps build ## the same six steps, then exit
 	@deploy/demo/demo
 
 test: deps-test ## all tests
-	go test $(PACKAGES)
+	go test -short -timeout 20m ./...
 
 race: deps-test ## all tests under the race detector
-	go test -race -short $(PACKAGES)
+	go test -race -short -timeout 25m ./...
 
-vet:
-	go vet $(PACKAGES)
+# A tool is built again when its pinned version changes: the version is part of the stamp's name.
+tools: $(BIN)/.buf-$(lastword $(subst @, ,$(BUF))) $(BIN)/.gen-$(lastword $(subst @, ,$(PROTOC_CONNECT))) ## build the pinned tools
+
+$(BIN)/.buf-%:
+	GOBIN=$(BIN) go install $(BUF)
+	@touch $@
+
+$(BIN)/.gen-%:
+	GOBIN=$(BIN) go install $(PROTOC_GEN_GO)
+	GOBIN=$(BIN) go install $(PROTOC_CONNECT)
+	@touch $@
+
+$(BIN)/.golangci-%:
+	GOBIN=$(BIN) go install $(GOLANGCI)
+	@touch $@
+
+lint: tools $(BIN)/.golangci-$(lastword $(subst @, ,$(GOLANGCI))) ## vet, golangci-lint, and buf's lint of the API
+	go vet ./...
+	$(BIN)/golangci-lint run ./...
+	$(BIN)/buf lint
+
+generate: tools ## generate the API's code
+	$(BIN)/buf format -w --path api/warder
+	$(BIN)/buf generate
+
+generated-check: generate ## fail where the committed code is not what the .proto files give
+	git diff --exit-code -- api
+
+breaking: tools ## fail where the API breaks callers of the last release
+	deploy/check-breaking $(BIN)/buf
+
+fuzz: ## run every fuzz target for a moment
+	deploy/fuzz $(FUZZTIME)
+
+e2e: build deps ## real processes: crashes, damage, and the demonstration
+	WARDER_KILLS=$(KILLS) go test -timeout 20m -run 'Kill9|Damage' -v ./cli/warder
+	deploy/demo/demo
+
+bench: ## the benchmarks of every package
+	go test -run '^$$' -bench . -benchmem ./...
+
+ci: test lint generated-check breaking race fuzz e2e ## what CI runs: the tests and the slower checks
+	@echo "ci: all passed"
 
 clean: ## remove what was built
 	rm -rf $(BUILD) .demo
