@@ -21,7 +21,8 @@ type fsm struct {
 	// configured is told of each committed configuration.
 	configured func(raft.Configuration, uint64)
 	samples    samples
-	busy       atomic.Int64 // when the Apply now running began, ns since 1970; 0 = none
+	saved      func(bytes int64, took time.Duration) // is told of each snapshot saved
+	busy       atomic.Int64                          // when the Apply now running began, ns since 1970; 0 = none
 
 	mu      sync.Mutex // guards all below
 	held    uint64     // the machine's own index: entries up to it are not applied again
@@ -143,7 +144,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take a snapshot: %w", err)
 	}
-	return fsmSnapshot{snapshot}, nil
+	return fsmSnapshot{snapshot, f.saved}, nil
 }
 
 // Restore is given the body of a snapshot whose hash was verified: at start, and when a leader has sent one.
@@ -171,13 +172,22 @@ func snapshotBody(reader io.ReadCloser) (*logstore.Body, error) {
 	return body, nil
 }
 
-type fsmSnapshot struct{ Snapshot }
+type fsmSnapshot struct {
+	Snapshot
+	saved func(int64, time.Duration)
+}
 
 func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	if _, err := s.WriteTo(sink); err != nil {
+	began := time.Now()
+	size, err := s.WriteTo(sink)
+	if err != nil {
 		return errors.Join(fmt.Errorf("write a snapshot: %w", err), sink.Cancel())
 	}
-	return sink.Close()
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	s.saved(size, time.Since(began))
+	return nil
 }
 
 func (s fsmSnapshot) Release() { _ = s.Close() } // it was only read

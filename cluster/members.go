@@ -36,6 +36,23 @@ func (n *Node) Members(context.Context) ([]Member, error) {
 	return found, nil
 }
 
+// State is what a node knows of itself.
+type State struct {
+	Role    string // "leader", "follower" or "candidate"
+	Term    uint64
+	Last    uint64 // newest log entry
+	Commit  uint64 // newest entry known to be committed
+	Applied uint64 // newest entry that the machine has, or that needs no applying
+	Outside bool   // the disk was found empty: takes no part in elections until readmitted
+	Silent  bool   // the disk or the machine hangs
+}
+
+// State gives what this node knows of itself.
+func (n *Node) State() State {
+	return State{Role: strings.ToLower(n.raft.State().String()), Term: n.raft.CurrentTerm(), Last: n.raft.LastIndex(),
+		Commit: n.raft.CommitIndex(), Applied: n.fsm.position(), Outside: n.standing.outside.Load(), Silent: n.streams.isMuted()}
+}
+
 // Leader gives the leader's ID and address as this node knows them, "" when it knows none.
 func (n *Node) Leader() (id, addr string) {
 	where, _ := n.raft.LeaderWithID()

@@ -109,8 +109,12 @@ func TestLostDisk(t *testing.T) {
 		c.Kill(lost)
 		c.Wipe(lost)
 		c.Start(lost)
+		if !c.Node(lost).State().Outside {
+			t.Error("a node with an empty disk takes part in elections")
+		}
 		c.Await("the member is demoted", func() bool { return !votes(c, c.Leader(), lost) })
 		c.AwaitVoter(lost)
+		c.Await("the member takes part", func() bool { return !c.Node(lost).State().Outside })
 		read(t, c, lost, "49", "x")
 		other := c.Followers()[0]
 		if other == lost {

@@ -124,6 +124,7 @@ func (n *Node) startRaft(conf *raft.Config) (err error) {
 		}
 	}()
 	n.fsm = newFSM(n.cfg.Machine, n.fail, n.configured)
+	n.fsm.saved = n.observer.Snapshotted
 	log, stable := faultLog{n.store.Log, &n.armed}, faultStable{n.store.Stable, &n.armed, n.fail}
 	n.raft, err = raft.NewRaft(conf, n.fsm, log, stable, n.store.Snapshots, n.trans)
 	n.armed.Store(true)

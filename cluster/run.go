@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	lookEvery = 50 * time.Millisecond // at the disk, the configuration and the log's size
+	lookEvery = 50 * time.Millisecond // at the disk, the configuration, the log's size
 	stopTime  = 5 * time.Second       // for raft's goroutines to end; one may hang in a disk
 )
 
@@ -26,6 +26,7 @@ func (n *Node) Run(ctx context.Context) error {
 	var busy sync.WaitGroup
 	busy.Go(func() { n.followLeader(inner) })
 	busy.Go(func() { n.watch(inner) })
+	busy.Go(func() { n.keepSnapshots(inner) })
 	busy.Go(func() { n.tend(inner) })
 	busy.Go(func() { n.keepFresh(inner) })
 	select {
@@ -140,9 +141,8 @@ func (n *Node) leave(ctx context.Context, former string) {
 	}
 }
 
-// watch looks at what raft does not: a disk or a machine that hangs, who left, and the size of the log.
+// watch looks at what raft does not: a disk or a machine that hangs, and who left.
 func (n *Node) watch(ctx context.Context) {
-	snapshotted := uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -151,6 +151,19 @@ func (n *Node) watch(ctx context.Context) {
 		}
 		n.watchStall()
 		n.watchMembers()
+	}
+}
+
+// keepSnapshots takes a snapshot when the log has grown by Timing.SnapshotBytes: raft counts entries, and one of ours
+// may have 5 MiB.
+func (n *Node) keepSnapshots(ctx context.Context) {
+	snapshotted := uint64(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lookEvery):
+		}
 		if size := n.store.Log.Appended(); size-snapshotted > n.cfg.Timing.SnapshotBytes {
 			snapshotted = size
 			if err := n.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {

@@ -18,10 +18,15 @@ func NodeID(cert *x509.Certificate) (trustDomain, id string, err error) {
 	uri := cert.URIs[0]
 	id, found := strings.CutPrefix(uri.Path, "/node/")
 	plain := uri.Scheme == "spiffe" && uri.RawQuery == "" && uri.Fragment == "" && uri.User == nil && uri.Port() == "" && uri.RawPath == ""
-	if !found || !plain || uri.Host == "" || !ValidID(id) {
+	if !found || !plain || !validDomain(uri.Host) || !ValidID(id) {
 		return "", "", fmt.Errorf("certificate names %q, which is no node: %w", uri.Redacted(), ErrPeer)
 	}
 	return uri.Host, id, nil
+}
+
+// validDomain holds a trust domain to the characters of the SPIFFE ID specification, section 2.1.
+func validDomain(domain string) bool {
+	return domain != "" && len(domain) <= 255 && strings.Trim(domain, "abcdefghijklmnopqrstuvwxyz0123456789.-_") == ""
 }
 
 // ValidID tells whether id is 1 to 63 bytes of [a-z0-9] with single "-" inside.
