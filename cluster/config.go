@@ -25,8 +25,8 @@ const (
 	queueEntries = 64 << 10
 )
 
-// Machine is the replicated state machine. Apply, Snapshot and Restore are called from one goroutine; the
-// writing of a snapshot runs beside them.
+// Machine is the replicated state machine. Apply, Snapshot and Restore are called from one goroutine; Applied,
+// StateHash and the writing of a snapshot run beside them.
 type Machine interface {
 	// Apply applies the entries at index, in order, and gives a result for each. It is called with rising
 	// indexes above Applied, and must be a pure function of the state and the entries. An error means that the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +83,47 @@ func TestFailover(t *testing.T) {
 		c.Agree()
 		c.StopAll()
 	})
+}
+
+// TestFailoverTime: a write on another node succeeds within a second of the leader's death, at the median, whether the
+// others' connections to it break or just go silent.
+func TestFailoverTime(t *testing.T) {
+	for name, lose := range map[string]func(c *clustertest.Cluster, leader string){
+		"killed": func(c *clustertest.Cluster, leader string) { c.Kill(leader); c.Start(leader) },
+		"cut off": func(c *clustertest.Cluster, leader string) {
+			c.Fabric.Partition([]string{leader}, slices.DeleteFunc(c.IDs(), func(id string) bool { return id == leader }))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := clustertest.New(t, 3)
+				var took []time.Duration
+				for i := range 11 {
+					leader, other := c.Leader(), c.Followers()[i%2]
+					began := time.Now()
+					lose(c, leader)
+					for { // a write that was on its way when the leader was lost has an unknown outcome
+						_, err := c.Node(other).Propose(within(t, 20*time.Second), []byte("put a 1"))
+						if err == nil {
+							break
+						}
+						if !errors.Is(err, cluster.ErrOutcomeUnknown) {
+							t.Fatal(err)
+						}
+					}
+					took = append(took, time.Since(began))
+					c.Fabric.Heal()
+					c.Agree()
+				}
+				slices.Sort(took)
+				t.Logf("median %v, longest %v", took[5], took[10])
+				if took[5] > time.Second {
+					t.Errorf("failover took %v at the median", took[5])
+				}
+				c.StopAll()
+			})
+		})
+	}
 }
 
 func TestTooLarge(t *testing.T) {
