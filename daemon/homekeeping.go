@@ -26,7 +26,7 @@ func (m *member) updateHome(change func(*seal.Home)) error {
 	home := *m.home.Load()
 	before := home
 	change(&home)
-	if slices.Equal(before.Peers, home.Peers) && slices.Equal(before.Certificate, home.Certificate) {
+	if slices.Equal(before.Peers, home.Peers) && slices.Equal(before.Certificate, home.Certificate) && slices.Equal(before.Roots, home.Roots) {
 		return nil
 	}
 	if err := home.Save(m.node.cfg.DataDir); err != nil {
@@ -61,6 +61,26 @@ func (m *member) sweep(ctx context.Context) error {
 		}
 		if err != nil && ctx.Err() == nil {
 			m.logger.Warn("housekeeping is behind; it is tried again", "error", err)
+		}
+	}
+}
+
+// followRoots keeps the cluster's trusted roots in the home, and with it in every new connection.
+func (m *member) followRoots(ctx context.Context) error {
+	watcher := m.db.Watch(pki.Prefix())
+	defer watcher.Close()
+	for {
+		text, err := m.authority.RootsPEM(ctx)
+		if err == nil {
+			err = m.updateHome(func(home *seal.Home) { home.Roots = text })
+			if err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-watcher.C():
 		}
 	}
 }

@@ -159,7 +159,7 @@ func (m *member) run(ctx context.Context) error {
 	// The services stop before the cluster does: they may still be proposing.
 	group, inner := errgroup.WithContext(ctx)
 	services := []func(context.Context) error{
-		m.registry.Run, m.policies.Run, m.tokens.Run, m.keys.Run, m.credentials.Run, m.keeper.Run, m.renew, m.rememberPeers, m.sweep,
+		m.registry.Run, m.policies.Run, m.tokens.Run, m.keys.Run, m.credentials.Run, m.keeper.Run, m.renew, m.rememberPeers, m.sweep, m.authority.Run, m.followRoots,
 		func(ctx context.Context) error {
 			return m.anchors.Run(ctx, m.log, m.node.cfg.Audit.AnchorInterval, m.logger)
 		},
@@ -217,6 +217,8 @@ func (m *member) problems() []string {
 	var found []string
 	if m.keeper.Sealed() {
 		found = append(found, "the node is sealed")
+	} else if err := m.unread(); err != nil {
+		found = append(found, "what the node decides by cannot be read: "+err.Error())
 	}
 	if err := m.keeper.Health(); err != nil {
 		found = append(found, "the HSM does not answer: "+err.Error())
@@ -230,6 +232,11 @@ func (m *member) problems() []string {
 	return found
 }
 
+// unread says which of the records that every decision needs could not be read.
+func (m *member) unread() error {
+	return errors.Join(m.registry.Problem(), m.tokens.Problem(), m.policies.Current().Err())
+}
+
 // ready is what /readyz tells anybody: no more than that the node does not serve.
 func (m *member) ready() error {
 	switch {
@@ -237,6 +244,8 @@ func (m *member) ready() error {
 		return errors.New("sealed")
 	case m.log.Healthy() != nil:
 		return errors.New("audit log unavailable")
+	case m.unread() != nil:
+		return errors.New("state unreadable")
 	case m.raft.Staleness() > m.node.cfg.Staleness:
 		return errors.New("not up to date")
 	}

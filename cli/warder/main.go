@@ -25,13 +25,10 @@ func main() {
 	os.Exit(code)
 }
 
-// serve runs the daemon, which starts this same binary again as the process that holds the HSM's library.
+// serve runs the daemon, which starts this same program again as the process that holds the HSM's library: by what
+// the kernel has of it, so that an upgrade of the file changes nothing under a running node.
 func serve(ctx context.Context, args []string) int {
-	self, err := os.Executable()
-	if err != nil {
-		self = os.Args[0]
-	}
 	return daemon.Main(ctx, args, daemon.Program{
-		Stdout: os.Stdout, Stderr: os.Stderr, Version: version, HSMChild: []string{self, "hsm-module"},
+		Stdout: os.Stdout, Stderr: os.Stderr, Version: version, HSMChild: []string{"/proc/self/exe", "hsm-module"},
 	})
 }

@@ -55,11 +55,9 @@ type HSM struct {
 	InitArgs string        `yaml:"init_args"` // of C_Initialize, for libraries that want some (NSS)
 }
 
-// TLS is the certificate of the API listeners.
+// TLS is how callers may connect. The certificate is always the cluster's own CA's.
 type TLS struct {
-	Certificate string `yaml:"certificate"` // PEM, absolute path; empty: issued by the cluster's own CA
-	Key         string `yaml:"key"`         // PEM, absolute path
-	MinVersion  string `yaml:"min_version"` // "1.2" or "1.3"; 1.2
+	MinVersion string `yaml:"min_version"` // "1.2" or "1.3"; 1.2
 }
 
 // Limits bound what callers can take.

@@ -97,7 +97,6 @@ func TestProblemsSayWhereAndWhatToDo(t *testing.T) {
 		"no token":              {"node: n1\ntrust_domain: e.org\n", "hsm: configure module, label and pin"},
 		"both tokens":           {hsm + "  pin: prompt\ndev: true\n", "line 7: dev: a software token and an HSM are both configured"},
 		"HSM without PIN":       {hsm, "hsm.pin: say where the PIN comes from"},
-		"half a certificate":    {least + "tls:\n  certificate: /c.pem\n", "line 5: tls.certificate: give certificate and key, or neither"},
 		"old TLS":               {least + "tls:\n  min_version: \"1.1\"\n", "line 5: tls.min_version: give 1.2 or 1.3"},
 		"limit too large":       {least + "limits:\n  body_bytes: 1000000000\n", "line 5: limits.body_bytes: give a number from 1024 to 67108864"},
 		"negative duration":     {least + "clock_skew_bound: -5s\n", "line 4: clock_skew_bound: give a duration from 1s to 10m0s"},

@@ -71,11 +71,6 @@ func (v *validator) token(c *Config) {
 }
 
 func (v *validator) tls(t *TLS) {
-	if t.Certificate != "" || t.Key != "" {
-		v.check(t.Certificate != "" && t.Key != "", "tls.certificate", "give certificate and key, or neither")
-		v.check(t.Certificate == "" || cleanPath(t.Certificate), "tls.certificate", "give an absolute path")
-		v.check(t.Key == "" || cleanPath(t.Key), "tls.key", "give an absolute path")
-	}
 	v.oneOf("tls.min_version", t.MinVersion, "1.2", "1.3")
 }
 

@@ -103,6 +103,9 @@ func (r record) put(tx *kv.Tx) error {
 	return nil
 }
 
+// Prefix is where the authority's record is, for watching.
+func Prefix() kv.Key { return kv.K("pki") }
+
 func readRecord(tx *kv.Tx) (found record, revision uint64, err error) {
 	text, revision, err := tx.Get(recordKey())
 	if err != nil {
@@ -121,7 +124,7 @@ func NewAuthority(db *kv.DB, trustDomain string, clock func() time.Time) *Author
 
 // Run keeps Pool as the record has it until ctx ends. Roots that a sealed node knew it goes on trusting: they are public.
 func (a *Authority) Run(ctx context.Context) error {
-	watcher := a.db.Watch(kv.K("pki"))
+	watcher := a.db.Watch(Prefix())
 	defer watcher.Close()
 	for {
 		var retry <-chan time.Time

@@ -66,7 +66,7 @@ type Rates map[Class]Rate
 func DefaultRates() Rates {
 	return Rates{
 		Read: {PerSecond: 20000, Burst: 40000}, Write: {PerSecond: 5000, Burst: 10000},
-		Admin: {PerSecond: 200, Burst: 400}, Unauthenticated: {PerSecond: 20, Burst: 100},
+		Admin: {PerSecond: 200, Burst: 400}, Unauthenticated: {PerSecond: 100, Burst: 1000},
 	}
 }
 

@@ -101,9 +101,13 @@ func (s clusterService) JoinCluster(ctx context.Context, request *warderv1.JoinC
 	if err != nil {
 		return nil, err
 	}
+	roots, err := s.Authority.RootsPEM(ctx)
+	if err != nil {
+		return nil, err
+	}
 	return &warderv1.JoinClusterResponse{
 		ClusterId: s.Home.ClusterID, ClusterName: s.Home.ClusterName, TrustDomain: s.Home.TrustDomain,
-		CaCertificatePem: string(s.Home.Roots), NodeCertificatePem: string(certificate.PEM), Members: members,
+		CaCertificatePem: string(roots), NodeCertificatePem: string(certificate.PEM), Members: members,
 		Commitment: s.Home.Commitment,
 	}, nil
 }

@@ -89,6 +89,15 @@ func errorTable() []row {
 		{identity.ErrName, warderv1.Reason_REASON_INVALID_ARGUMENT, true},
 		{registry.ErrNotFound, warderv1.Reason_REASON_NOT_FOUND, true},
 		{registry.ErrExists, warderv1.Reason_REASON_ALREADY_EXISTS, true},
+		{registry.ErrState, warderv1.Reason_REASON_ILLEGAL_STATE, true},
+		{registry.ErrTooMany, warderv1.Reason_REASON_LIMIT_REACHED, true},
+		{identity.ErrPrincipal, warderv1.Reason_REASON_INVALID_ARGUMENT, true},
+		{identity.ErrTrustDomain, warderv1.Reason_REASON_INVALID_ARGUMENT, true},
+		{pki.ErrAuthority, warderv1.Reason_REASON_ILLEGAL_STATE, true},
+		{pki.ErrNoRoot, warderv1.Reason_REASON_NOT_FOUND, true},
+		{pki.ErrRootInUse, warderv1.Reason_REASON_ILLEGAL_STATE, true},
+		{pki.ErrTooManyRoots, warderv1.Reason_REASON_LIMIT_REACHED, true},
+		{token.ErrTooManyKeys, warderv1.Reason_REASON_LIMIT_REACHED, true},
 		{pki.ErrRequest, warderv1.Reason_REASON_INVALID_ARGUMENT, true},
 
 		{broker.ErrUnclassified, warderv1.Reason_REASON_ENDPOINT_UNKNOWN, true},
@@ -142,6 +151,9 @@ func errorTable() []row {
 		{hsm.ErrTimeout, warderv1.Reason_REASON_HSM_UNAVAILABLE, false},
 		{hsm.ErrPINRefused, warderv1.Reason_REASON_HSM_UNAVAILABLE, false},
 		{hsm.ErrPINLocked, warderv1.Reason_REASON_HSM_UNAVAILABLE, false},
+		{hsm.ErrPINSource, warderv1.Reason_REASON_HSM_UNAVAILABLE, false},
+		{hsm.ErrBadInput, warderv1.Reason_REASON_INVALID_ARGUMENT, false},
+		{hsm.ErrKeyNotFound, warderv1.Reason_REASON_HSM_UNAVAILABLE, false},
 		{hsm.ErrModuleMissing, warderv1.Reason_REASON_HSM_UNAVAILABLE, false},
 		{hsm.ErrTokenMissing, warderv1.Reason_REASON_HSM_UNAVAILABLE, false},
 		{hsm.ErrTokenFull, warderv1.Reason_REASON_LIMIT_REACHED, false},
@@ -185,6 +197,7 @@ func reasonOf(err error) warderv1.Reason {
 // logged here, once.
 func (s *Server) refuse(ctx context.Context, err error) error {
 	call := callOf(ctx)
+	call.reason = reasonOf(err)
 	if told, ok := reason.Info(err); ok {
 		told.IncidentId = call.ID
 		return reason.With(told, messageOf(err))

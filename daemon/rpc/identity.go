@@ -163,12 +163,12 @@ func (s *Server) fromIdentity(found registry.Identity) *warderv1.Identity {
 }
 
 func (s *Server) fromCertificate(ctx context.Context, certificate pki.Certificate) (*warderv1.Certificate, error) {
-	ca, err := s.Authority.CA(ctx)
+	roots, err := s.Authority.RootsPEM(ctx)
 	if err != nil {
 		return nil, err
 	}
 	return &warderv1.Certificate{
-		ChainPem: string(certificate.PEM), CaCertificatePem: string(ca.PEM()), NotBefore: timestamp(certificate.NotBefore),
+		ChainPem: string(certificate.PEM), CaCertificatePem: string(roots), NotBefore: timestamp(certificate.NotBefore),
 		NotAfter: timestamp(certificate.NotAfter), Serial: certificate.Serial, SpiffeId: certificate.SPIFFE,
 	}, nil
 }

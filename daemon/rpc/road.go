@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -17,6 +18,7 @@ import (
 	"warder/daemon/authn/mtls"
 	"warder/daemon/identity"
 	"warder/daemon/policy"
+	"warder/daemon/ratelimit"
 	"warder/daemon/token"
 )
 
@@ -52,6 +54,8 @@ type Call struct {
 
 	target   target
 	recorded bool
+	// reason is why the request was refused; unspecified when it was not.
+	reason warderv1.Reason
 }
 
 type callKey struct{}
@@ -100,7 +104,7 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 	}
 	claims, err := s.authenticate(ctx, call, row, header, message)
 	if err != nil {
-		return policy.Decision{}, err
+		return policy.Decision{}, s.charge(call, err)
 	}
 	if err := s.Limiter.Allow(call.Principal, row.limit); err != nil {
 		return policy.Decision{}, err
@@ -120,6 +124,14 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 		return policy.Decision{}, err
 	}
 	return s.authorise(ctx, call, row, claims)
+}
+
+// charge counts a caller who did not prove who it is against its address, so that nobody guesses at speed.
+func (s *Server) charge(call *Call, refused error) error {
+	if err := s.Limiter.AllowAddress(call.Remote.Addr(), ratelimit.Unauthenticated); err != nil && !call.Socket {
+		return err
+	}
+	return refused
 }
 
 // maxFact bounds a fact of a request that policies see, in bytes: what the audit log can hold.
@@ -277,11 +289,18 @@ func principalText(p identity.Principal) string {
 	return p.String()
 }
 
+// observe tells how a request went.
+func (s *Server) observe(ctx context.Context, began time.Time) {
+	call := callOf(ctx)
+	s.Observe(call.Procedure, reasonText(call.reason), time.Since(began))
+}
+
 // interceptor puts the road before every handler, unary and streaming.
 type interceptor struct{ server *Server }
 
 func (i interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+		defer i.server.observe(ctx, time.Now())
 		message, ok := request.Any().(proto.Message)
 		if !ok {
 			return nil, i.server.refuse(ctx, errMethodUnknown)
@@ -304,6 +323,7 @@ func (i interceptor) WrapStreamingClient(next connect.StreamingClientFunc) conne
 // WrapStreamingHandler lets the stream's first message travel the road before the handler sees it.
 func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		defer i.server.observe(ctx, time.Now())
 		guarded := &guardedConn{StreamingHandlerConn: conn, ctx: ctx, server: i.server}
 		if err := next(ctx, guarded); err != nil {
 			return i.server.refuse(ctx, err)
