@@ -72,16 +72,49 @@ func LoadHome(dir string) (Home, error) {
 	if err != nil {
 		return Home{}, fmt.Errorf("read the node's identity: %w", err)
 	}
-	var home Home
-	if err := json.Unmarshal(text, &home); err != nil {
+	home, err := decodeHome(text)
+	if err != nil {
 		return Home{}, fmt.Errorf("%s is damaged: %w; restore it from a copy, or remove the node and join it anew", path, err)
 	}
 	return home, nil
 }
 
+// homeForm is the file: the home, and the SHA-256 of its bytes, so that a changed bit anywhere in it is named.
+type homeForm struct {
+	Home   json.RawMessage `json:"home"`
+	SHA256 []byte          `json:"sha256"`
+}
+
+var errHomeChanged = errors.New("its bytes are not those that were written")
+
+func decodeHome(text []byte) (Home, error) {
+	var form homeForm
+	if err := json.Unmarshal(text, &form); err != nil {
+		return Home{}, errHomeChanged // the parser's words would repeat the file's, which holds private keys
+	}
+	sum := sha256.Sum256(form.Home)
+	if subtle.ConstantTimeCompare(sum[:], form.SHA256) != 1 {
+		return Home{}, errHomeChanged
+	}
+	var home Home
+	if err := json.Unmarshal(form.Home, &home); err != nil {
+		return Home{}, errHomeChanged
+	}
+	return home, nil
+}
+
+func (h Home) encode() ([]byte, error) {
+	home, err := json.Marshal(h)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(home)
+	return json.Marshal(homeForm{Home: home, SHA256: sum[:]})
+}
+
 // Save writes the home so that a crash leaves the old file or the new one, and returns when it is durable.
 func (h Home) Save(dir string) error {
-	text, err := json.MarshalIndent(h, "", "  ")
+	text, err := h.encode()
 	if err != nil {
 		return fmt.Errorf("encode the node's identity: %w", err)
 	}
