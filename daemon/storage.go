@@ -42,7 +42,7 @@ func (m *member) openStorage(bootstrap bool) (err error) {
 		if len(m.home.Load().Peers) == 0 {
 			return fmt.Errorf("%w; this node is the only member, so nothing can rebuild it: restore its data directory from a backup", err)
 		}
-		if err = m.setAside(raftFolder, err); err == nil {
+		if err = m.setAsideAll(err); err == nil {
 			m.raft, err = m.openCluster(false)
 		}
 	}
@@ -50,6 +50,23 @@ func (m *member) openStorage(bootstrap bool) (err error) {
 		return fmt.Errorf("open the cluster's log: %w", err)
 	}
 	return nil
+}
+
+// setAsideAll moves the Raft log away, and the state with it: a state that is ahead of its log is of no use. Both come
+// anew from the other members, who take this node's vote from it until it has caught up.
+func (m *member) setAsideAll(damage error) error {
+	err := m.store.Close()
+	m.store = nil
+	if err != nil {
+		m.logger.Warn("closing the state", "error", err)
+	}
+	for _, folder := range []string{raftFolder, stateFolder} {
+		if err := m.setAside(folder, damage); err != nil {
+			return err
+		}
+	}
+	m.store, err = kv.OpenStore(kv.StoreConfig{Dir: m.node.path(stateFolder), Logger: m.logger})
+	return err
 }
 
 // setAside moves a damaged folder away, for somebody to look at.
