@@ -131,7 +131,7 @@ func (l *links) close() {
 // link is one stream to a member.
 type link struct {
 	ready  chan struct{}   // closed when connected
-	life   context.Context // ends with the link
+	life   context.Context //nolint:containedctx // ends with the link
 	hangUp context.CancelFunc
 	send   chan []byte
 	parted atomic.Bool // the member said goodbye

@@ -31,7 +31,7 @@ func TestOverTLS(t *testing.T) {
 		}
 	}
 	big := append([]byte("put big "), make([]byte, 4<<20)...)
-	err := error(cluster.ErrOutcomeUnknown)
+	err := cluster.ErrOutcomeUnknown
 	for errors.Is(err, cluster.ErrOutcomeUnknown) { // a machine under the race detector may change its leader meanwhile
 		_, err = nodes[1].node.Propose(ctx, big)
 	}

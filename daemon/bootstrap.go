@@ -140,9 +140,9 @@ var errBecoming = errors.New("the node is becoming a member already: wait for th
 // leaderWait bounds how long a new member waits to be told of its leader.
 const leaderWait = 20 * time.Second
 
-// await waits until done says so.
-func await(ctx context.Context, bound time.Duration, what string, done func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, bound)
+// await waits until done says so, for at most leaderWait.
+func await(ctx context.Context, what string, done func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

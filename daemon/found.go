@@ -140,10 +140,8 @@ func (n *node) found(ctx context.Context, hardware hsm.Token, f *founding) error
 		return errors.Join(err, hardware.Close())
 	}
 	m.holder.Set(f.ring)
-	if err := n.begin(m); err != nil {
-		return err
-	}
-	if err := await(ctx, leaderWait, "wait to lead the new cluster", m.raft.IsLeader); err != nil {
+	n.begin(m)
+	if err := await(ctx, "wait to lead the new cluster", m.raft.IsLeader); err != nil {
 		return err
 	}
 	if err := m.db.Update(ctx, func(tx *kv.Tx) error { return n.writeFirst(tx, m, f) }); err != nil {
@@ -152,11 +150,11 @@ func (n *node) found(ctx context.Context, hardware hsm.Token, f *founding) error
 	if err := f.home.Save(n.cfg.DataDir); err != nil {
 		return err
 	}
-	if err := await(ctx, leaderWait, "open the new keyring", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
+	if err := await(ctx, "open the new keyring", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
 		return err
 	}
 	m.db.Wake()
-	return await(ctx, leaderWait, "wait for the first operator to be known", func() bool {
+	return await(ctx, "wait for the first operator to be known", func() bool {
 		_, known := m.registry.Lookup(f.operator)
 		return known
 	})

@@ -46,10 +46,8 @@ func (n *node) joinCluster(ctx context.Context, request *warderv1.SystemServiceJ
 	if err != nil {
 		return nil, errors.Join(err, hardware.Close())
 	}
-	if err := n.begin(m); err != nil {
-		return nil, err
-	}
-	if err := await(ctx, leaderWait, "catch up with the cluster", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
+	n.begin(m)
+	if err := await(ctx, "catch up with the cluster", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
 		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", err)
 	}
 	return &warderv1.SystemServiceJoinClusterResponse{ClusterId: home.ClusterID, Commitment: home.Commitment}, nil

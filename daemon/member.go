@@ -140,9 +140,7 @@ func (m *member) openServices() error {
 }
 
 // serve gives the handler of the local socket.
-func (m *member) serve() (http.Handler, error) {
-	return m.server.Edge(m.server.Handler(), true), nil
-}
+func (m *member) serve() http.Handler { return m.server.Edge(m.server.Handler(), true) }
 
 // run keeps the member going until ctx ends or a part of it fails: storage, consensus, the audit log or a listener.
 // Everything stops with the first that fails: a node does not go on with a part missing.

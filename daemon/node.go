@@ -101,18 +101,15 @@ func (n *node) resume(home seal.Home) error {
 	if err != nil {
 		return err
 	}
-	return n.begin(m)
+	n.begin(m)
+	return nil
 }
 
 // begin makes m the node's member: its handlers take over the socket, and runMember runs it.
-func (n *node) begin(m *member) error {
-	handler, err := m.serve()
-	if err != nil {
-		return errors.Join(err, m.close())
-	}
+func (n *node) begin(m *member) {
+	handler := m.serve()
 	n.socket.Store(&handler)
 	n.joined <- m
-	return nil
 }
 
 func (n *node) runMember(ctx context.Context) error {

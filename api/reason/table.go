@@ -56,7 +56,7 @@ func Known(r warderv1.Reason) bool {
 // Rows yields every row in the order of the enum.
 func Rows() iter.Seq[Row] {
 	return func(yield func(Row) bool) {
-		for number := range warderv1.Reason(lastReason + 1) {
+		for number := range lastReason + 1 {
 			row, known := find(number)
 			if known && !yield(row) {
 				return

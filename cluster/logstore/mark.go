@@ -84,16 +84,6 @@ func (m *mark) load(create bool) error {
 	return damaged(m.path, "no valid slot")
 }
 
-// set makes (index, term) the mark and returns when that is durable.
-func (m *mark) set(index, term uint64) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.index == index && m.term == term {
-		return nil
-	}
-	return m.write(index, term)
-}
-
 // raise moves the mark forward only: a mark lowered meanwhile, before a suffix is deleted, stays low.
 func (m *mark) raise(last func() (index, term uint64)) error {
 	m.mu.Lock()

@@ -34,7 +34,7 @@ type tcp struct {
 	accepted chan Stream
 	closed   chan struct{}
 	running  sync.WaitGroup
-	ending   context.Context // ends handshakes at Close
+	ending   context.Context //nolint:containedctx // ends handshakes at Close
 	end      context.CancelFunc
 
 	mu      sync.Mutex // guards streams and over

@@ -134,7 +134,8 @@ func (s *scope) node(n node) (expression, error) {
 
 // apply compiles the arguments of a row of the table.
 func (s *scope) apply(n node, op operation) (expression, error) {
-	if len(n.args) != len(op.params) && !(op.variadic && len(n.args) > len(op.params)) {
+	more := op.variadic && len(n.args) > len(op.params)
+	if len(n.args) != len(op.params) && !more {
 		return expression{}, fmt.Errorf("%s takes %d arguments, not %d", n.name, len(op.params), len(n.args))
 	}
 	var literals []string

@@ -118,7 +118,7 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 	found, err := row.resolve(ctx, s, call, message)
 	call.target = found
 	if err != nil {
-		return policy.Decision{}, s.hide(call, row, found.resource, err)
+		return policy.Decision{}, s.hide(call, found.resource, err)
 	}
 	if err := recordable(found.context); err != nil {
 		return policy.Decision{}, err
@@ -226,7 +226,7 @@ func (s *Server) authorise(ctx context.Context, call *Call, row method, claims *
 
 // hide turns "there is no such object" into "no policy permits it" for a caller who may not read the object, so that
 // nobody learns what exists by asking for it.
-func (s *Server) hide(call *Call, row method, wanted policy.Resource, err error) error {
+func (s *Server) hide(call *Call, wanted policy.Resource, err error) error {
 	if !isNotFound(err) {
 		return err
 	}

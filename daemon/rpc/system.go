@@ -123,8 +123,11 @@ func (s *Server) keyringStatus(ctx context.Context) (*warderv1.KeyringStatus, er
 	}
 	status := &warderv1.KeyringStatus{Epoch: header.Epoch, Recipients: uint32(min(len(header.Recipients), keyring.MaxRecipients))}
 	ring, err := s.ring()
+	if errors.Is(err, keyring.ErrSealed) {
+		return status, nil // it knows no more
+	}
 	if err != nil {
-		return status, nil // a sealed node knows no more
+		return nil, err
 	}
 	status.ActiveDataKey, status.DataKeys = ring.Active(), uint32(min(len(ring.DataKeys()), 1<<10))
 	rotation, err := s.Keeper.Status(ctx)
