@@ -60,7 +60,7 @@ func (s *Store) apply(index uint64, entries, results [][]byte) ([][]byte, error)
 			return nil, err
 		}
 		results = append(results, r.Encode())
-		if c.weight > maxRowWeight && i+1 < len(entries) {
+		if c.full() && i+1 < len(entries) {
 			c.state.part = uint32(i + 1)
 			if err := s.commit(c); err != nil {
 				return nil, err

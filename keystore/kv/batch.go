@@ -15,7 +15,8 @@ const (
 
 	maxSealedSize  = MaxValueSize + 4<<10 // a value, its name and the seal
 	maxKeyringSize = 64 << 10
-	maxRowWeight   = 1 << 20 // see weight
+	maxRows        = 12 << 10 // that a batch may write; Badger takes 26,214 in a transaction
+	maxRowWeight   = 1 << 20  // see weight
 	batchVersion   = 1
 )
 
@@ -141,7 +142,11 @@ func (b *Batch) check() error {
 	if err := b.checkTargets(); err != nil {
 		return err
 	}
-	if w := b.weight(); w > maxRowWeight {
+	rows, w := b.weight()
+	if rows > maxRows {
+		return fmt.Errorf("%w: a batch of %d rows, at most %d", ErrTooLarge, rows, maxRows)
+	}
+	if w > maxRowWeight {
 		return fmt.Errorf("%w: the rows of a batch weigh %d bytes, at most %d", ErrTooLarge, w, maxRowWeight)
 	}
 	return nil
@@ -204,9 +209,10 @@ func (t Target) takes(v []byte) bool {
 }
 
 // weight bounds what the batch adds to one Badger transaction, which must take
-// it whole: the keys of the rows it may write, their values as far as Badger
-// keeps them beside the key, and a little for each.
-func (b *Batch) weight() int {
+// it whole: how many rows it may write, and their weight, which is their keys,
+// their values as far as Badger keeps them beside the key, and a little for
+// each.
+func (b *Batch) weight() (n, weight int) {
 	rows := make(map[Target]int, len(b.Put)+len(b.Delete))
 	row := func(t Target, value int) {
 		rows[t] = rowWeight(len(t.Path), value)
@@ -229,15 +235,14 @@ func (b *Batch) weight() int {
 	for _, a := range b.Add {
 		row(a.Target, 16)
 	}
-	total := 0
 	for _, a := range b.Append {
 		row(a.Target, 16)
-		total += rowWeight(len(a.Target.Path), len(a.Sealed))
+		weight += rowWeight(len(a.Target.Path), len(a.Sealed))
 	}
 	for _, w := range rows {
-		total += w
+		weight += w
 	}
-	return total
+	return len(rows) + len(b.Append), weight
 }
 
 func rowWeight(path, value int) int {

@@ -17,7 +17,8 @@ type change struct {
 	txn     *badger.Txn // reads what was there before
 	cells   map[string]*cell
 	state   state
-	weight  int // on the transaction that will write it, see Batch.weight
+	rows    int // that the transaction will write, at most
+	weight  int // on that transaction, see Batch.weight
 	touched []Target
 }
 
@@ -50,12 +51,19 @@ func (c *change) set(t Target, r row) error {
 	if err != nil {
 		return err
 	}
+	if x.weight == 0 {
+		c.rows++
+	}
 	x.now = r
 	w := rowWeight(len(t.Path), len(r))
 	c.weight += w - x.weight
 	x.weight = w
 	return nil
 }
+
+// full reports whether the change may be written but not grown: a transaction
+// takes twice as much as one batch may bring.
+func (c *change) full() bool { return c.rows > maxRows || c.weight > maxRowWeight }
 
 func (c *change) touch(t Target) { c.touched = append(c.touched, t) }
 

@@ -80,6 +80,13 @@ func TestBatchRules(t *testing.T) {
 	for i := range 2000 {
 		deep.Put = append(deep.Put, kv.Put{Target: record(fmt.Sprint(i), "1", "2", "3", "4", "5", "6", "7")})
 	}
+	wide := kv.Batch{} // light, but 12,384 rows
+	for i := range 4000 {
+		wide.Delete = append(wide.Delete, record(fmt.Sprint(i), "1", "2"))
+	}
+	for i := range 96 {
+		wide.Delete = append(wide.Delete, record(fmt.Sprint("w", i), "1", "2", "3"))
+	}
 	for name, b := range map[string]kv.Batch{
 		"put twice":           {Put: []kv.Put{{Target: r}, {Target: r}}},
 		"put and delete":      {Put: []kv.Put{{Target: r}}, Delete: []kv.Target{r}},
@@ -102,7 +109,8 @@ func TestBatchRules(t *testing.T) {
 		"no floor":            {Put: []kv.Put{{Target: kv.Target{Space: kv.SpaceFloor}}}},
 		"too large a leaf":    {Append: []kv.Append{{Target: l, Sealed: make([]byte, 2<<20)}}},
 		"too many operations": {Add: many},
-		"too many rows":       deep,
+		"too many rows":       wide,
+		"too heavy rows":      deep,
 		"too large a whole":   {Append: []kv.Append{{l, make([]byte, 1<<20)}, {l, make([]byte, 1<<20)}, {l, make([]byte, 1<<20)}, {l, make([]byte, 1<<20)}}},
 	} {
 		if _, err := b.Encode(); err == nil {
