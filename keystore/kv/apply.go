@@ -61,7 +61,7 @@ func (s *Store) apply(index uint64, entries, results [][]byte) ([][]byte, error)
 		}
 		results = append(results, r.Encode())
 		if c.full() && i+1 < len(entries) {
-			c.state.part = uint32(i + 1)
+			c.state.interrupt(s.state, i+1)
 			if err := s.commit(c); err != nil {
 				return nil, err
 			}
@@ -69,7 +69,7 @@ func (s *Store) apply(index uint64, entries, results [][]byte) ([][]byte, error)
 			c = newChange(s.gen.db, s.state)
 		}
 	}
-	c.state.part = 0
+	c.state.part, c.state.whole = 0, [32]byte{}
 	if err := s.commit(c); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package kv_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -48,5 +49,63 @@ func TestManyRows(t *testing.T) {
 	}
 	if index, hash := s.StateHash(); index != 2 || hash == empty {
 		t.Errorf("at index %d", index)
+	}
+}
+
+// TestStateHashInsideEntry reads the state hash between the parts of an entry:
+// while it is applied, after a fault, and in a store that is opened there, from
+// its files and from its snapshot. It is that of the last whole entry until the
+// entry is whole.
+func TestStateHashInsideEntry(t *testing.T) {
+	t.Parallel() // it waits for the disk
+	dir := t.TempDir()
+	var s *kv.Store
+	var want [32]byte
+	check := func(where string, s *kv.Store) {
+		if index, hash := s.StateHash(); index != 1 || hash != want {
+			t.Errorf("%s: index %d, the hash of entry 1: %v", where, index, hash == want)
+		}
+	}
+	commits := -1 // of entry 2; before it none are counted
+	free := func(string) (uint64, error) {
+		if commits >= 0 {
+			commits++
+			check(fmt.Sprint("before commit ", commits), s)
+		}
+		if commits == 2 {
+			return 1 << 20, nil
+		}
+		return 1 << 40, nil
+	}
+	s, err := kv.OpenStore(kv.StoreConfig{Dir: dir, Free: free})
+	must(t, err)
+	apply(t, s, 1, put(record("first"), string(sealedValue)))
+	_, want = s.StateHash()
+	var entry [][]byte
+	for _, b := range largeEntry() {
+		entry = append(entry, encode(t, b))
+	}
+	commits = 0
+	if _, err := s.Apply(2, entry); !errors.Is(err, kv.ErrStopped) || commits != 2 {
+		t.Fatalf("%d commits, %v", commits, err)
+	}
+	check("after the fault", s)
+	must(t, s.Close())
+	s = openStore(t, dir)
+	check("opened", s)
+	snapshot := snapshotOf(t, s)
+	if index, hash, err := kv.VerifySnapshot(bytes.NewReader(snapshot)); index != 1 || hash != want || err != nil {
+		t.Errorf("its snapshot: index %d, the hash of entry 1: %v, %v", index, hash == want, err)
+	}
+	other := openStore(t, t.TempDir())
+	must(t, other.Restore(bytes.NewReader(snapshot)))
+	check("restored", other)
+	for _, s := range []*kv.Store{s, other} {
+		_, err := s.Apply(2, entry)
+		must(t, err)
+	}
+	index, hash := s.StateHash()
+	if i, h := other.StateHash(); index != 2 || i != 2 || h != hash || hash == want {
+		t.Errorf("whole: at %d and %d, the same state: %v", index, i, h == hash)
 	}
 }

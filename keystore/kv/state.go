@@ -9,7 +9,8 @@ import (
 
 const (
 	stateVersion = 1
-	stateSize    = 1 + 8 + 4 + 8 + 8 + 16 + 32
+	stateSize    = 1 + 8 + 4 + 8 + 8 + 16 + 32 // and 32 inside an entry
+	statePart    = 1 + 8                       // where part stands
 	stateDomain  = "warder kv state 1\x00"
 )
 
@@ -23,6 +24,7 @@ type state struct {
 	count   uint64   // rows, this one not counted
 	lineage [16]byte // of the first batch accepted: which cluster this is
 	sum     sum      // of the rows
+	whole   [32]byte // the state hash before that entry, while part is not 0
 }
 
 // applied is the index of the last log entry that was applied whole.
@@ -31,6 +33,13 @@ func (s state) applied() uint64 {
 		return s.index - 1
 	}
 	return s.index
+}
+
+// interrupt notes that n batches of the entry were applied; before is the state
+// that was committed last.
+func (s *state) interrupt(before state, n int) {
+	s.part = uint32(n)
+	_, s.whole = before.lastWhole()
 }
 
 // behind reports whether s has seen less of the log than o.
@@ -48,7 +57,11 @@ func (s state) appendTo(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, s.seq)
 	b = binary.BigEndian.AppendUint64(b, s.count)
 	b = append(b, s.lineage[:]...)
-	return s.sum.appendTo(b)
+	b = s.sum.appendTo(b)
+	if s.part != 0 {
+		b = append(b, s.whole[:]...)
+	}
+	return b
 }
 
 func (r *reader) state() state {
@@ -60,27 +73,41 @@ func (r *reader) state() state {
 	if b := r.take(32); b != nil {
 		s.sum = sumOf(b)
 	}
+	if s.part != 0 {
+		copy(s.whole[:], r.take(len(s.whole)))
+	}
 	return s
 }
 
 // row returns the state as it is stored: its bytes and their SHA-256.
 func (s state) row() []byte {
-	b := s.appendTo(make([]byte, 0, stateSize+sha256.Size))
+	b := s.appendTo(make([]byte, 0, stateSize+2*sha256.Size))
 	d := sha256.Sum256(b)
 	return append(b, d[:]...)
 }
 
 func parseStateRow(b []byte) (state, error) {
-	if len(b) != stateSize+sha256.Size {
+	n := len(b) - sha256.Size
+	if n < stateSize {
 		return state{}, fmt.Errorf("%w: the state row has %d bytes", ErrDamaged, len(b))
 	}
-	d := sha256.Sum256(b[:stateSize])
-	r := reader{rest: b[:stateSize]}
+	d := sha256.Sum256(b[:n])
+	r := reader{rest: b[:n]}
 	s := r.state()
-	if r.bad || !bytes.Equal(d[:], b[stateSize:]) {
+	if r.bad || len(r.rest) != 0 || !bytes.Equal(d[:], b[n:]) {
 		return state{}, fmt.Errorf("%w: the state row does not match its own hash", ErrDamaged)
 	}
 	return s, nil
+}
+
+// lastWhole returns the index of the last entry that was applied whole, and the
+// state hash that it left. The rows inside an entry are nobody else's: another
+// member may commit the same entry in other parts.
+func (s state) lastWhole() (index uint64, hash [32]byte) {
+	if s.part != 0 {
+		return s.applied(), s.whole
+	}
+	return s.applied(), s.hash()
 }
 
 // hash is the state hash: equal on members that hold the same rows, whatever

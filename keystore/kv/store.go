@@ -74,12 +74,13 @@ func (s *Store) Applied() uint64 {
 	return s.state.applied()
 }
 
-// StateHash returns the state hash and the index it belongs to. Members that
-// have applied the same index have the same hash, or one of them is wrong.
+// StateHash returns the index of the last log entry that the store has applied
+// whole, and the state hash that it left. Members that have applied the same
+// index have the same hash, or one of them is wrong.
 func (s *Store) StateHash() (index uint64, hash [32]byte) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.state.applied(), s.state.hash()
+	return s.state.lastWhole()
 }
 
 // SealedKeyring returns the sealed keyring and its revision; nil and 0 before

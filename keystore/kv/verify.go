@@ -24,7 +24,8 @@ func VerifySnapshot(r io.Reader) (index uint64, stateHash [32]byte, err error) {
 	if err != nil {
 		return 0, stateHash, fmt.Errorf("verify snapshot: %w", err)
 	}
-	return st.applied(), st.hash(), nil
+	index, stateHash = st.lastWhole()
+	return index, stateHash, nil
 }
 
 // hashReader reads a snapshot and hashes what passes.
@@ -52,6 +53,13 @@ func (r *hashReader) header() (state, error) {
 	b := make([]byte, len(snapshotMagic)+stateSize)
 	if err := r.fill(b); err != nil {
 		return state{}, err
+	}
+	if part := b[len(snapshotMagic)+statePart:][:4]; binary.BigEndian.Uint32(part) != 0 {
+		more := make([]byte, len(state{}.whole))
+		if err := r.fill(more); err != nil {
+			return state{}, err
+		}
+		b = append(b, more...)
 	}
 	in := reader{rest: b}
 	magic := string(in.take(len(snapshotMagic)))
