@@ -106,7 +106,7 @@ func (k *Keeper) Admit(ctx context.Context, request JoinRequest) (Member, error)
 		return Member{}, err
 	}
 	var member Member
-	err = k.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
+	err = k.onNewest(ctx, func(tx *kv.Tx) error {
 		if err := k.redeem(tx, id, secret, request); err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (k *Keeper) addMember(tx *kv.Tx, member Member) error {
 // Evict forgets a member: its entry leaves the sealing, and its certificate is refused from then on.
 // The data keys that it knew must be rotated next.
 func (k *Keeper) Evict(ctx context.Context, node string) error {
-	return k.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
+	return k.onNewest(ctx, func(tx *kv.Tx) error {
 		ring, err := k.cfg.Holder.Keyring()
 		if err != nil {
 			return err

@@ -93,7 +93,7 @@ func (k *Keeper) Status(ctx context.Context) (Status, error) {
 // Start begins a rotation, which the leader's keeper then carries through. A root rotation may be of one node.
 func (k *Keeper) Start(ctx context.Context, kind Kind, node string) (Rotation, error) {
 	var started Rotation
-	err := k.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
+	err := k.onNewest(ctx, func(tx *kv.Tx) error {
 		var member Member
 		if node != "" {
 			if known, err := get(tx, memberKey(node), &member); err != nil || !known {
@@ -178,6 +178,23 @@ func (k *Keeper) sealAnew(tx *kv.Tx, ring *keyring.Keyring, roots rootsOf) (uint
 		keys = append(keys, roots(member)...)
 	}
 	return header.Epoch + 1, sealKeyring(tx, ring, k.cfg.Home.ClusterID, header.Epoch+1, keys)
+}
+
+// maxBehind bounds how often a change of the sealing opens a newer one first.
+const maxBehind = 8
+
+// onNewest runs a change that writes a sealing, on the newest one: this node opens that first where it has not yet.
+func (k *Keeper) onNewest(ctx context.Context, change func(*kv.Tx) error) error {
+	err := ErrBehind
+	for range maxBehind {
+		if err := k.open(ctx); err != nil {
+			return err
+		}
+		if err = k.cfg.DB.Update(ctx, change); !errors.Is(err, ErrBehind) {
+			return err
+		}
+	}
+	return err
 }
 
 // ErrBehind says that this node has not opened the newest sealing, so that it cannot write the next.
