@@ -8,8 +8,6 @@ import (
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
-
-	"warder/keystore/keyring"
 )
 
 // change gathers what the batches of an entry do to the rows.
@@ -124,8 +122,8 @@ func (c *change) stale(b *Batch) (bool, error) {
 		return false, err
 	}
 	below := func(sealed []byte) bool {
-		id, err := keyring.KeyID(sealed)
-		return err != nil || uint64(id) < x.now.count()
+		id, ok := sealedUnder(sealed)
+		return !ok || uint64(id) < x.now.count()
 	}
 	for _, p := range b.Put {
 		if !p.Target.Space.system() && below(p.Sealed) {

@@ -12,6 +12,23 @@ import (
 // instead of beside the key (its ValueThreshold).
 const inlineValue = 128
 
+// What a sealed value looks like from outside: a version, the data key's id, a
+// nonce, the ciphertext and its tag. The keyring makes them; what is here needs
+// no keyring, so that applying a batch cannot reach one.
+const (
+	sealVersion  = 1
+	sealOverhead = 1 + 4 + 12 + 16
+)
+
+// sealedUnder returns the id of the data key that a value names; false for what
+// no keyring of this version has sealed.
+func sealedUnder(sealed []byte) (id uint32, ok bool) {
+	if len(sealed) < sealOverhead || sealed[0] != sealVersion {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(sealed[1:]), true
+}
+
 // ErrDamaged is returned when what is on disk, in a snapshot or in a record is
 // not what was written. The message names the file or the record.
 var ErrDamaged = errors.New("damaged")
