@@ -119,7 +119,7 @@ func (m *model) drawBatch(t *rapid.T) kv.Batch {
 	for range rapid.IntRange(0, 3).Draw(t, "puts") {
 		target := drawTarget(t, kv.SpaceRecord)
 		if !seen[target] {
-			b.Put = append(b.Put, kv.Put{Target: target, Sealed: rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "value")})
+			b.Put = append(b.Put, kv.Put{Target: target, Sealed: rapid.SliceOfN(rapid.Byte(), 33, 200).Draw(t, "value")})
 		}
 		seen[target] = true
 	}
@@ -131,7 +131,7 @@ func (m *model) drawBatch(t *rapid.T) kv.Batch {
 		seen[target] = true
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "appends") {
-		b.Append = append(b.Append, kv.Append{Target: drawTarget(t, kv.SpaceLog), Sealed: []byte{1, 2, 3}})
+		b.Append = append(b.Append, kv.Append{Target: drawTarget(t, kv.SpaceLog), Sealed: sealed("leaf")})
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "adds") {
 		target := drawTarget(t, kv.SpaceCounter)

@@ -176,7 +176,7 @@ func (b *Batch) checkTargets() error {
 		}
 	}
 	for i, a := range b.Append {
-		if !a.Target.valid() || a.Target.Space != SpaceLog || len(a.Sealed) > maxSealedSize {
+		if !a.Target.valid() || a.Target.Space != SpaceLog || !isSealed(a.Sealed) {
 			return fmt.Errorf("%w: append %d", errMalformed, i)
 		}
 	}
@@ -198,7 +198,7 @@ func (b *Batch) expects(t Target) bool {
 func (t Target) takes(v []byte) bool {
 	switch t.Space {
 	case SpaceRecord, SpaceLeaf:
-		return len(v) <= maxSealedSize
+		return isSealed(v)
 	case SpaceKeyring:
 		return len(v) <= maxKeyringSize
 	case SpaceFloor:
@@ -244,6 +244,9 @@ func (b *Batch) weight() (n, weight int) {
 	}
 	return len(rows) + len(b.Append), weight
 }
+
+// isSealed reports whether v can be a sealed value, by its size.
+func isSealed(v []byte) bool { return len(v) >= sealOverhead && len(v) <= maxSealedSize }
 
 func rowWeight(path, value int) int {
 	return 32 + path + min(value, inlineValue)

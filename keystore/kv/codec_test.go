@@ -23,15 +23,15 @@ func vectors() map[string]kv.Batch {
 	ring := kv.Target{Space: kv.SpaceKeyring}
 	return map[string]kv.Batch{
 		"empty":   {},
-		"put":     {Put: []kv.Put{{Target: r, Sealed: []byte("sealed")}}},
+		"put":     {Put: []kv.Put{{Target: r, Sealed: sealed("value")}}},
 		"keyring": {If: []kv.If{{Target: ring, Revision: 2}}, Put: []kv.Put{{Target: ring, Sealed: []byte("ring")}}},
 		"floor":   {Put: []kv.Put{{Target: kv.Target{Space: kv.SpaceFloor}, Sealed: []byte{0, 0, 0, 2}}}},
-		"leaf":    {If: []kv.If{{Target: leaf, Revision: 9}}, Put: []kv.Put{{Target: leaf, Sealed: []byte("leaf")}}},
+		"leaf":    {If: []kv.If{{Target: leaf, Revision: 9}}, Put: []kv.Put{{Target: leaf, Sealed: sealed("leaf")}}},
 		"everything": {
 			If:     []kv.If{{Target: r, Revision: 1}, {Target: p, Revision: 1 << 40}, {Target: c}, {Target: l}},
-			Put:    []kv.Put{{Target: r, Sealed: []byte{}}},
+			Put:    []kv.Put{{Target: r, Sealed: sealed("")}},
 			Delete: []kv.Target{record("gone"), leaf},
-			Append: []kv.Append{{Target: l, Sealed: []byte("x")}},
+			Append: []kv.Append{{Target: l, Sealed: sealed("x")}},
 			Add:    []kv.Add{{Target: c, Delta: -1, Limit: -1 << 63}},
 		},
 	}
@@ -70,15 +70,15 @@ func TestBatchVectors(t *testing.T) {
 
 // TestBatchRules breaks each rule that docs/formats.md states for a batch.
 func TestBatchRules(t *testing.T) {
-	r, c, l := record("a"), counter("c"), logOf("l")
+	r, c, l, v := record("a"), counter("c"), logOf("l"), sealed("v")
 	leaf := kv.Target{Space: kv.SpaceLeaf, Path: l.Path, Index: 1}
 	many := make([]kv.Add, kv.MaxOperations+1)
 	for i := range many {
 		many[i] = kv.Add{Target: c}
 	}
 	deep := kv.Batch{}
-	for i := range 2000 {
-		deep.Put = append(deep.Put, kv.Put{Target: record(fmt.Sprint(i), "1", "2", "3", "4", "5", "6", "7")})
+	for i := range 1100 { // of 8,800 rows
+		deep.Put = append(deep.Put, kv.Put{Target: record(fmt.Sprint(i), "1", "2", "3", "4", "5", "6", "7"), Sealed: v})
 	}
 	wide := kv.Batch{} // light, but 12,384 rows
 	for i := range 4000 {
@@ -88,15 +88,15 @@ func TestBatchRules(t *testing.T) {
 		wide.Delete = append(wide.Delete, record(fmt.Sprint("w", i), "1", "2", "3"))
 	}
 	for name, b := range map[string]kv.Batch{
-		"put twice":           {Put: []kv.Put{{Target: r}, {Target: r}}},
-		"put and delete":      {Put: []kv.Put{{Target: r}}, Delete: []kv.Target{r}},
+		"put twice":           {Put: []kv.Put{{Target: r, Sealed: v}, {Target: r, Sealed: v}}},
+		"put and delete":      {Put: []kv.Put{{Target: r, Sealed: v}}, Delete: []kv.Target{r}},
 		"add to a deleted":    {Delete: []kv.Target{c}, Add: []kv.Add{{Target: c}}},
-		"put a new leaf":      {Put: []kv.Put{{Target: leaf}}},
-		"put an absent leaf":  {If: []kv.If{{Target: leaf}}, Put: []kv.Put{{Target: leaf}}},
-		"put a counter":       {Put: []kv.Put{{Target: c}}},
+		"put a new leaf":      {Put: []kv.Put{{Target: leaf, Sealed: v}}},
+		"put an absent leaf":  {If: []kv.If{{Target: leaf}}, Put: []kv.Put{{Target: leaf, Sealed: v}}},
+		"put a counter":       {Put: []kv.Put{{Target: c, Sealed: v}}},
 		"delete a log":        {Delete: []kv.Target{l}},
 		"delete the keyring":  {Delete: []kv.Target{{Space: kv.SpaceKeyring}}},
-		"append to a record":  {Append: []kv.Append{{Target: r}}},
+		"append to a record":  {Append: []kv.Append{{Target: r, Sealed: v}}},
 		"add to a record":     {Add: []kv.Add{{Target: r}}},
 		"half a part":         {Delete: []kv.Target{{Space: kv.SpaceRecord, Path: "short"}}},
 		"no path":             {Delete: []kv.Target{{Space: kv.SpaceRecord}}},
@@ -106,6 +106,10 @@ func TestBatchRules(t *testing.T) {
 		"the state":           {If: []kv.If{{Target: kv.Target{Space: 's'}}}},
 		"too large a value":   {Put: []kv.Put{{Target: r, Sealed: make([]byte, 1<<20+4<<10+1)}}},
 		"too large a keyring": {Put: []kv.Put{{Target: kv.Target{Space: kv.SpaceKeyring}, Sealed: make([]byte, 64<<10+1)}}},
+		"no value":            {Put: []kv.Put{{Target: r}}},
+		"too short a value":   {Put: []kv.Put{{Target: r, Sealed: v[:32]}}},
+		"too short a seal":    {If: []kv.If{{Target: leaf, Revision: 1}}, Put: []kv.Put{{Target: leaf, Sealed: v[:32]}}},
+		"too short a leaf":    {Append: []kv.Append{{Target: l, Sealed: v[:32]}}},
 		"no floor":            {Put: []kv.Put{{Target: kv.Target{Space: kv.SpaceFloor}}}},
 		"too large a leaf":    {Append: []kv.Append{{Target: l, Sealed: make([]byte, 2<<20)}}},
 		"too many operations": {Add: many},

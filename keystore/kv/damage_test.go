@@ -36,7 +36,7 @@ func fill(t *testing.T, s *kv.Store, first, last uint64) {
 		apply(t, s, i,
 			put(record("ns", name), strings.Repeat(name, int(i%9)*7)),
 			kv.Batch{Delete: []kv.Target{record("ns", fmt.Sprint("record ", (i+3)%40))}},
-			kv.Batch{Append: []kv.Append{{Target: logOf("log"), Sealed: bytes.Repeat([]byte{byte(i)}, 20)}}},
+			kv.Batch{Append: []kv.Append{{Target: logOf("log"), Sealed: sealed(string([]byte{byte(i)}))}}},
 			kv.Batch{Add: []kv.Add{{Target: counter("c"), Delta: 1, Limit: 1000}}},
 		)
 	}

@@ -78,7 +78,7 @@ func (r row) check(t Target, last uint64) error {
 	size := len(r) == 16
 	switch t.Space {
 	case SpaceRecord, SpaceLeaf:
-		size = len(r) >= 8 && len(r) <= 8+maxSealedSize
+		size = isSealed(r.sealed())
 	case SpaceKeyring:
 		size = len(r) >= 8 && len(r) <= 8+maxKeyringSize
 	}

@@ -21,16 +21,18 @@ func TestFloorReadsWhatTheKeyringSeals(t *testing.T) {
 		ring, err = ring.DropDataKey(id - 1)
 		must(t, err)
 	}
-	sealed := ring.Seal(nil, nil)
-	id, err := keyring.KeyID(sealed)
+	value := ring.Seal(nil, nil)
+	id, err := keyring.KeyID(value)
 	must(t, err)
-	other := bytes.Clone(sealed)
+	other := bytes.Clone(value)
 	other[0]++ // of a version to come
 	for floor, want := range map[uint32]kv.Status{id - 1: kv.StatusOK, id: kv.StatusOK, id + 1: kv.StatusStaleKey, id << 8: kv.StatusStaleKey} {
 		s := openStore(t, t.TempDir())
 		f := []byte{byte(floor >> 24), byte(floor >> 16), byte(floor >> 8), byte(floor)}
-		r := apply(t, s, 1, put(kv.Target{Space: kv.SpaceFloor}, string(f)), put(record("a"), string(sealed)),
-			kv.Batch{Append: []kv.Append{{Target: logOf("l"), Sealed: sealed}}}, put(record("a"), string(other)))
+		r := apply(t, s, 1, kv.Batch{Put: []kv.Put{{Target: kv.Target{Space: kv.SpaceFloor}, Sealed: f}}},
+			kv.Batch{Put: []kv.Put{{Target: record("a"), Sealed: value}}},
+			kv.Batch{Append: []kv.Append{{Target: logOf("l"), Sealed: value}}},
+			kv.Batch{Put: []kv.Put{{Target: record("a"), Sealed: other}}})
 		if r[1].Status != want || r[2].Status != want || r[3].Status != kv.StatusStaleKey {
 			t.Errorf("key %d, floor %d: %v, %v, of another version %v", id, floor, r[1].Status, r[2].Status, r[3].Status)
 		}

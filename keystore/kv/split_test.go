@@ -9,9 +9,6 @@ import (
 	"warder/keystore/kv"
 )
 
-// sealedValue has the size of the smallest sealed value.
-var sealedValue = bytes.Repeat([]byte{1}, 33)
-
 // manyRows are batches of light rows: together far more than Badger takes in
 // one transaction, but weighing no more than two of the heaviest batches. The
 // second entry takes away again what the first one puts.
@@ -28,7 +25,7 @@ func manyRows() (puts, deletes []kv.Batch) {
 	var put, remove kv.Batch
 	for i := range 3900 {
 		r := record(fmt.Sprint(i), "deep", "record")
-		put.Put = append(put.Put, kv.Put{Target: r, Sealed: sealedValue})
+		put.Put = append(put.Put, kv.Put{Target: r, Sealed: sealed("")})
 		remove.Delete = append(remove.Delete, r)
 	}
 	return append(puts, put), append(deletes, remove)
@@ -79,7 +76,7 @@ func TestStateHashInsideEntry(t *testing.T) {
 	}
 	s, err := kv.OpenStore(kv.StoreConfig{Dir: dir, Free: free})
 	must(t, err)
-	apply(t, s, 1, put(record("first"), string(sealedValue)))
+	apply(t, s, 1, put(record("first"), "v"))
 	_, want = s.StateHash()
 	var entry [][]byte
 	for _, b := range largeEntry() {

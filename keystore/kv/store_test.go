@@ -79,8 +79,13 @@ func apply(t testing.TB, s *kv.Store, index uint64, batches ...kv.Batch) []kv.Re
 	return results
 }
 
+// sealed gives a value the size of a sealed one.
+func sealed(value string) []byte {
+	return append(bytes.Repeat([]byte{1}, 33), value...)
+}
+
 func put(target kv.Target, value string) kv.Batch {
-	return kv.Batch{Put: []kv.Put{{Target: target, Sealed: []byte(value)}}}
+	return kv.Batch{Put: []kv.Put{{Target: target, Sealed: sealed(value)}}}
 }
 
 func TestApplyGroupsBatches(t *testing.T) {
@@ -92,7 +97,7 @@ func TestApplyGroupsBatches(t *testing.T) {
 	results := apply(t, s, 7,
 		put(a, "one"),
 		refused,
-		kv.Batch{Append: []kv.Append{{Target: l, Sealed: []byte("x")}, {Target: l, Sealed: []byte("y")}}},
+		kv.Batch{Append: []kv.Append{{Target: l, Sealed: sealed("x")}, {Target: l, Sealed: sealed("y")}}},
 		overLimit,
 		kv.Batch{Add: []kv.Add{{Target: c, Delta: 5, Limit: 9}}},
 	)
