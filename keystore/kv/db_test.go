@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -123,6 +124,55 @@ func TestTxReadsItsWrites(t *testing.T) {
 	if v, _, err := get(t, db, kv.K("ns")); v != "" || err != nil {
 		t.Errorf("an empty value: %q %v", v, err)
 	}
+}
+
+// TestScanWrites writes beneath the prefix that it scans: each record that was
+// there at the start is visited once, unless it goes before its turn.
+func TestScanWrites(t *testing.T) {
+	db, _, _ := openDB(t)
+	ns := kv.K("ns")
+	update(t, db, func(tx *kv.Tx) {
+		for i := range 20 {
+			tx.Put(kv.K("ns", fmt.Sprint("stored ", i)), []byte("x"))
+		}
+	})
+	update(t, db, func(tx *kv.Tx) {
+		for i := range 20 {
+			tx.Put(kv.K("ns", fmt.Sprint("pending ", i)), []byte("x"))
+		}
+		visited := map[string]int{}
+		for item, err := range tx.Scan(ns) {
+			must(t, err)
+			name := item.Key.Parts()[1]
+			if visited[name]++; len(visited) > 40 {
+				break
+			}
+			tx.Delete(item.Key)
+			tx.Put(kv.K("ns", "new "+name), item.Value)
+			if len(visited)%10 == 1 { // what was visited may come back, too
+				tx.Put(item.Key, item.Value)
+			}
+		}
+		for name, n := range visited {
+			if n != 1 || strings.HasPrefix(name, "new ") {
+				t.Errorf("%s was visited %d times", name, n)
+			}
+		}
+		if names, err := scan(tx, ns); len(visited) != 40 || len(names) != 44 || err != nil {
+			t.Errorf("%d visited, then %d, %v", len(visited), len(names), err)
+		}
+		for item, err := range tx.Scan(ns) {
+			must(t, err)
+			visited[item.Key.String()]++
+			for other, err := range tx.Scan(ns) {
+				must(t, err)
+				tx.Delete(other.Key)
+			}
+		}
+		if names, err := scan(tx, ns); len(visited) != 41 || len(names) != 0 || err != nil {
+			t.Errorf("%d visited, then %d, %v", len(visited), len(names), err)
+		}
+	})
 }
 
 func TestUpdateRetriesOnConflict(t *testing.T) {

@@ -28,8 +28,10 @@ var errEnough = errors.New("enough")
 // Scan yields the records that lie strictly beneath prefix, at any depth, in an
 // order that is stable but means nothing (names are blinded). The prefix's
 // revision becomes a precondition: a record that appears, changes or goes
-// before the change is applied makes Update try again. After an error the scan
-// ends.
+// before the change is applied makes Update try again. The loop may write
+// beneath the prefix: what it puts is not visited unless it was to be visited
+// anyway, and then with the new value; what it deletes is not visited any more.
+// After an error the scan ends.
 func (tx *Tx) Scan(prefix Key) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
 		t, err := tx.target(SpacePrefix, prefix)
@@ -48,6 +50,7 @@ func (tx *Tx) Scan(prefix Key) iter.Seq2[Item, error] {
 func (tx *Tx) scan(prefix Key, path string, yield func(Item) bool) error {
 	start := append([]byte{byte(SpaceRecord)}, path...)
 	stored := map[Target]struct{}{}
+	pending := tx.written[:len(tx.written):len(tx.written)] // what the loop puts is appended behind
 	err := eachRow(tx.view.txn, start, func(key []byte, r row) error {
 		t := Target{Space: SpaceRecord, Path: string(key[1:])}
 		if len(t.Path) == len(path) {
@@ -68,7 +71,7 @@ func (tx *Tx) scan(prefix Key, path string, yield func(Item) bool) error {
 	if err != nil {
 		return err
 	}
-	return tx.scanPending(path, stored, yield)
+	return tx.scanPending(pending, path, stored, yield)
 }
 
 // item opens a stored record, unless this Tx has written over it.
@@ -83,9 +86,10 @@ func (tx *Tx) item(prefix Key, t Target, r row) (Item, bool, error) {
 	return Item{Key: k, Value: value, Rev: r.revision()}, true, err
 }
 
-// scanPending yields what this Tx has put and the store does not have.
-func (tx *Tx) scanPending(path string, stored map[Target]struct{}, yield func(Item) bool) error {
-	for _, t := range tx.written {
+// scanPending yields what this Tx had put before the scan and the store does not
+// have.
+func (tx *Tx) scanPending(pending []Target, path string, stored map[Target]struct{}, yield func(Item) bool) error {
+	for _, t := range pending {
 		w := tx.writes[t]
 		_, done := stored[t]
 		if done || w.value == nil || t.Space != SpaceRecord ||
