@@ -10,20 +10,27 @@ const markEvery = 4096
 // before it and on nothing else. It returns when the change is on disk.
 //
 // An entry at or below [Store.Applied] is skipped with [StatusReplayed]
-// results. An error means that the disk failed or lied: the store takes no
-// change any more ([ErrStopped]) and the process must stop.
+// results, and so are the batches of an unfinished entry that were applied
+// before a crash; such an entry must come first, and as it was. An error means
+// that the disk failed or lied, that the log did, or that the process itself is
+// not sound: the store takes no change any more ([ErrStopped]) and the process
+// must stop.
 func (s *Store) Apply(index uint64, entries [][]byte) (results [][]byte, err error) {
 	s.write.Lock()
 	defer s.write.Unlock()
 	if err := s.usable(); err != nil {
 		return nil, err
 	}
+	first := s.state.first(index, len(entries))
 	results = make([][]byte, 0, len(entries))
-	for range s.skip(index, len(entries)) {
+	for range first {
 		results = append(results, Result{Status: StatusReplayed}.Encode())
 	}
-	if index < s.state.index || index == s.state.index && s.state.part == 0 {
+	if s.state.holds(index) {
 		return results, nil
+	}
+	if err := s.state.follows(index, len(entries)); err != nil {
+		return nil, s.fail(err)
 	}
 	err = guarded(func() (err error) {
 		results, err = s.apply(index, entries, results)
@@ -33,18 +40,6 @@ func (s *Store) Apply(index uint64, entries [][]byte) (results [][]byte, err err
 		return nil, s.fail(err)
 	}
 	return results, nil
-}
-
-// skip returns how many of an entry's n batches were applied before.
-func (s *Store) skip(index uint64, n int) int {
-	switch {
-	case index < s.state.index, index == s.state.index && s.state.part == 0:
-		return n
-	case index == s.state.index:
-		return min(n, int(s.state.part))
-	default:
-		return 0
-	}
 }
 
 // apply applies what follows the batches that results has answers for. One

@@ -49,6 +49,30 @@ func TestManyRows(t *testing.T) {
 	}
 }
 
+// insideEntry is a store that was killed in the middle of entry 2, largeEntry.
+func insideEntry(t *testing.T) tree {
+	t.Helper()
+	dir := t.TempDir()
+	commits := 0
+	s, err := kv.OpenStore(kv.StoreConfig{Dir: dir, Free: func(string) (uint64, error) {
+		if commits++; commits == 4 { // the start, entry 1, a part of entry 2
+			return 0, nil
+		}
+		return 1 << 40, nil
+	}})
+	must(t, err)
+	apply(t, s, 1, put(record("first"), "v"))
+	var entry [][]byte
+	for _, b := range largeEntry() {
+		entry = append(entry, encode(t, b))
+	}
+	if _, err := s.Apply(2, entry); !errors.Is(err, kv.ErrStopped) {
+		t.Fatalf("entry 2: %v", err)
+	}
+	must(t, s.Close())
+	return readTree(t, dir)
+}
+
 // TestStateHashInsideEntry reads the state hash between the parts of an entry:
 // while it is applied, after a fault, and in a store that is opened there, from
 // its files and from its snapshot. It is that of the last whole entry until the
@@ -104,5 +128,32 @@ func TestStateHashInsideEntry(t *testing.T) {
 	index, hash := s.StateHash()
 	if i, h := other.StateHash(); index != 2 || i != 2 || h != hash || hash == want {
 		t.Errorf("whole: at %d and %d, the same state: %v", index, i, h == hash)
+	}
+}
+
+// TestGapInsideEntry goes on from the middle of an entry in ways that lose a
+// part of it: each stops the store, and nothing of it is applied.
+func TestGapInsideEntry(t *testing.T) {
+	t.Parallel() // it waits for the disk
+	files := insideEntry(t)
+	next := encode(t, put(record("next"), "v"))
+	for name, wrong := range map[string]struct {
+		index   uint64
+		entries [][]byte
+	}{
+		"the next entry":    {3, [][]byte{next}},
+		"an empty entry":    {3, nil},
+		"the entry cut off": {2, [][]byte{next}},
+		"without batches":   {2, nil},
+	} {
+		s := openStore(t, files.write(t))
+		_, want := s.StateHash()
+		results, err := s.Apply(wrong.index, wrong.entries)
+		if !errors.Is(err, kv.ErrStopped) || errors.Is(err, kv.ErrDamaged) || results != nil {
+			t.Errorf("%s: %d results, %v", name, len(results), err)
+		}
+		if index, hash := s.StateHash(); index != 1 || hash != want {
+			t.Errorf("%s: applied up to %d", name, index)
+		}
 	}
 }

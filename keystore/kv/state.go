@@ -42,6 +42,35 @@ func (s *state) interrupt(before state, n int) {
 	_, s.whole = before.lastWhole()
 }
 
+// holds reports whether the entry at index was applied whole.
+func (s state) holds(index uint64) bool { return index <= s.applied() }
+
+// first returns how many of the n batches of the entry at index were applied.
+func (s state) first(index uint64, n int) int {
+	switch {
+	case s.holds(index):
+		return n
+	case index == s.index:
+		return min(n, int(s.part))
+	default:
+		return 0
+	}
+}
+
+// follows returns an error unless the entry at index, of n batches, can be the
+// next one: inside an entry only its rest can.
+func (s state) follows(index uint64, n int) error {
+	switch {
+	case s.part == 0:
+		return nil
+	case index != s.index:
+		return fmt.Errorf("the log gives entry %d, but only %d batches of entry %d were applied", index, s.part, s.index)
+	case n <= int(s.part):
+		return fmt.Errorf("the log gives entry %d with %d batches, but had given more than %d", index, n, s.part)
+	}
+	return nil
+}
+
 // behind reports whether s has seen less of the log than o.
 func (s state) behind(o state) bool {
 	if s.index != o.index {

@@ -16,10 +16,10 @@ var ErrClosed = errors.New("store is closed")
 // ErrLocked is returned by [OpenStore] when another process has the store open.
 var ErrLocked = errors.New("store is in use by another process")
 
-// ErrStopped is returned by [Store.Apply] and [Store.Restore] after a storage
-// fault, which comes wrapped in it: what is on disk is not known any more, and
-// only a restart, which checks, can tell.
-var ErrStopped = errors.New("store stopped after a storage fault; free or repair the disk, then restart the process")
+// ErrStopped is returned by every change of a store after a fault, which comes
+// wrapped in it: of the storage, of the log, or a panic. What is on disk is not
+// known any more, and only a restart, which checks, can tell.
+var ErrStopped = errors.New("store stopped after a fault; mend what caused it, then restart the process")
 
 // DefaultReserve is how many bytes of the disk a store leaves free unless
 // [StoreConfig] says otherwise.
