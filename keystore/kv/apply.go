@@ -32,7 +32,7 @@ func (s *Store) Apply(index uint64, entries [][]byte) (results [][]byte, err err
 	if err := s.state.follows(index, len(entries)); err != nil {
 		return nil, s.fail(err)
 	}
-	err = guarded(func() (err error) {
+	err = contained(func() (err error) {
 		results, err = s.apply(index, entries, results)
 		return err
 	})

@@ -68,16 +68,34 @@ func (l *badgerLog) err() error {
 	return nil
 }
 
-// guarded runs fn and turns its panics, and faults of the memory that files are
-// mapped to, into errors: Badger trusts the bytes it reads.
-func guarded(fn func() error) (err error) {
+// panicked is a panic, or a fault of the memory that files are mapped to, as an
+// error.
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic of type %T: %.300v", p.value, p.value) }
+
+// contained runs fn and turns its panic into a [panicked] error.
+func contained(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %.300v", ErrDamaged, p)
+			err = &panicked{value: p, stack: debug.Stack()}
 		}
 	}()
 	return fn()
+}
+
+// guarded runs fn, which does nothing but read what is stored, and takes its
+// panic for damage: Badger trusts the bytes it reads.
+func guarded(fn func() error) error {
+	err := contained(fn)
+	if p := (*panicked)(nil); errors.As(err, &p) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
 }
 
 // openBadger opens a database after a check of what Badger would exit the

@@ -130,7 +130,11 @@ func (s *Store) fail(err error) error {
 		return nil
 	}
 	s.failed = fmt.Errorf("%w: %w", ErrStopped, err)
-	s.log.Error("the store stopped", "error", err)
+	log := s.log
+	if p := (*panicked)(nil); errors.As(err, &p) {
+		log = log.With("stack", string(p.stack))
+	}
+	log.Error("the store stopped", "error", err)
 	return s.failed
 }
 
