@@ -66,7 +66,7 @@ type testCluster struct {
 	dir    string
 }
 
-func freeAddress(t *testing.T) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -76,7 +76,7 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-func newTestCluster(t *testing.T) *testCluster {
+func newTestCluster(t testing.TB) *testCluster {
 	t.Helper()
 	c := &testCluster{dir: t.TempDir()}
 	var endpoints []string
@@ -117,7 +117,7 @@ func newTestCluster(t *testing.T) *testCluster {
 	return c
 }
 
-func (c *testCluster) dial(t *testing.T, dir string, endpoints ...string) *client.Client {
+func (c *testCluster) dial(t testing.TB, dir string, endpoints ...string) *client.Client {
 	t.Helper()
 	certificate, err := tls.LoadX509KeyPair(filepath.Join(dir, "certificate.pem"), filepath.Join(dir, "key.pem"))
 	if err != nil {
@@ -140,7 +140,7 @@ func (c *testCluster) dial(t *testing.T, dir string, endpoints ...string) *clien
 }
 
 // at gives a client that asks one node only.
-func (c *testCluster) at(t *testing.T, n *process) *client.Client {
+func (c *testCluster) at(t testing.TB, n *process) *client.Client {
 	t.Helper()
 	return c.dial(t, filepath.Join(c.dir, "operator"), "https://"+n.api)
 }
@@ -148,7 +148,7 @@ func (c *testCluster) at(t *testing.T, n *process) *client.Client {
 func (n *process) data() string   { return filepath.Join(n.dir, "data") }
 func (n *process) socket() string { return filepath.Join(n.data(), "warder.sock") }
 
-func (n *process) configure(t *testing.T) {
+func (n *process) configure(t testing.TB) {
 	t.Helper()
 	text := fmt.Sprintf("node: %s\ndata_dir: %s\ntrust_domain: %s\ndev: true\napi:\n  listen: [%q]\ncluster:\n  listen: %s\nlog:\n  level: info\n",
 		n.id, n.data(), trustDomain, n.api, n.peer)
@@ -161,7 +161,7 @@ func (n *process) configure(t *testing.T) {
 }
 
 // start starts the process and waits until it answers on its socket.
-func (n *process) start(t *testing.T) {
+func (n *process) start(t testing.TB) {
 	t.Helper()
 	n.launch(t)
 	eventually(t, "node "+n.id+" answers on its socket", 30*time.Second, func() error {
@@ -172,7 +172,7 @@ func (n *process) start(t *testing.T) {
 	})
 }
 
-func (n *process) launch(t *testing.T) {
+func (n *process) launch(t testing.TB) {
 	t.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -240,7 +240,7 @@ func (l *logFile) String() string {
 	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }
 
-func warder(t *testing.T, args ...string) string {
+func warder(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(binary(), args...).CombinedOutput()
 	if err != nil {
@@ -253,7 +253,7 @@ func warder(t *testing.T, args ...string) string {
 type finalError struct{ error }
 
 // eventually asks until it is told yes, or fails the test when the time is up: for what other processes do.
-func eventually(t *testing.T, what string, bound time.Duration, ask func() error) {
+func eventually(t testing.TB, what string, bound time.Duration, ask func() error) {
 	t.Helper()
 	deadline, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
@@ -277,7 +277,7 @@ func eventually(t *testing.T, what string, bound time.Duration, ask func() error
 }
 
 // ready waits until a node serves callers.
-func (c *testCluster) ready(t *testing.T, n *process) {
+func (c *testCluster) ready(t testing.TB, n *process) {
 	t.Helper()
 	one := c.at(t, n)
 	eventually(t, "node "+n.id+" serves", 60*time.Second, func() error {

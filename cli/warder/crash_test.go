@@ -18,7 +18,7 @@ import (
 )
 
 // kills is how many nodes the crash test kills: WARDER_KILLS, or a few.
-func kills(t *testing.T) int {
+func kills(t testing.TB) int {
 	t.Helper()
 	text := os.Getenv("WARDER_KILLS")
 	if text == "" {
@@ -40,7 +40,7 @@ type writers struct {
 	done         sync.WaitGroup
 }
 
-func startWriters(t *testing.T, c *client.Client, count int) *writers {
+func startWriters(t testing.TB, c *client.Client, count int) *writers {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	w := &writers{acknowledged: map[string]string{}, stop: stop}
@@ -115,7 +115,7 @@ func TestNothingAcknowledgedIsLostToKill9(t *testing.T) {
 	}
 }
 
-func checkAll(t *testing.T, one *client.Client, node string, acknowledged map[string]string) {
+func checkAll(t testing.TB, one *client.Client, node string, acknowledged map[string]string) {
 	t.Helper()
 	lost := 0
 	for _, name := range slices.Sorted(maps.Keys(acknowledged)) {

@@ -45,7 +45,7 @@ func harms() []harm {
 }
 
 // damageable are the files of a node's data, but the token that stands for its HSM.
-func damageable(t *testing.T, dir string) []string {
+func damageable(t testing.TB, dir string) []string {
 	t.Helper()
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -101,7 +101,7 @@ func TestDamageIsNamedNeverServed(t *testing.T) {
 }
 
 // suffer gives what became of the node: "unharmed", "rebuilt" or "refused".
-func (c *testCluster) suffer(t *testing.T, victim *process, file string, harm harm, acknowledged map[string]string) string {
+func (c *testCluster) suffer(t testing.TB, victim *process, file string, harm harm, acknowledged map[string]string) string {
 	t.Helper()
 	before := filepath.Join(victim.dir, "before")
 	replaceDir(t, victim.data(), before)
@@ -144,7 +144,7 @@ func (c *testCluster) suffer(t *testing.T, victim *process, file string, harm ha
 	return outcome
 }
 
-func servesAll(t *testing.T, one *client.Client) error {
+func servesAll(t testing.TB, one *client.Client) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
@@ -156,7 +156,7 @@ func servesAll(t *testing.T, one *client.Client) error {
 }
 
 // replaceDir makes one folder a copy of another, with its modes and holes.
-func replaceDir(t *testing.T, from, to string) {
+func replaceDir(t testing.TB, from, to string) {
 	t.Helper()
 	if err := os.RemoveAll(to); err != nil {
 		t.Fatal(err)
