@@ -16,10 +16,24 @@ import (
 // switches, by one rename: a crash leaves the old state or the new one. Views
 // that are open go on to read the old one.
 //
-// A snapshot of the same lineage at or below [Store.Applied] is skipped: the
-// log's own snapshot at start is older than the store that it belongs to.
-// [ErrDamaged] means that the stream is bad; the store is as it was.
-func (s *Store) Restore(r io.Reader) error {
+// It is what the log calls, and so it does nothing, and returns nil, when the
+// store is not behind: a snapshot of the same lineage at or below
+// [Store.Applied] is older than the store that it belongs to, as the log's own
+// is at a start. Who restores a backup, which may well be older, calls
+// [Store.Replace]. [ErrDamaged] means that the stream is bad; the store is as
+// it was.
+func (s *Store) Restore(r io.Reader) error { return s.restore(r, s.skips) }
+
+// Replace is [Store.Restore] of whatever the snapshot holds, however old: never
+// does it return nil without having done so. The store goes back to the
+// snapshot's index, and the log must go on from there: either every member's
+// store is replaced and the log begins anew above it, or the log still gives
+// what this store has lost.
+func (s *Store) Replace(r io.Reader) error {
+	return s.restore(r, func(state) bool { return false })
+}
+
+func (s *Store) restore(r io.Reader, skips func(state) bool) error {
 	s.write.Lock()
 	defer s.write.Unlock()
 	if err := s.usable(); err != nil {
@@ -30,7 +44,7 @@ func (s *Store) Restore(r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("restore snapshot: %w", err)
 	}
-	if s.skips(st) {
+	if skips(st) {
 		s.log.Info("snapshot skipped, the store is not behind it", "snapshot", st.applied(), "store", s.state.applied())
 		return nil
 	}
@@ -41,8 +55,10 @@ func (s *Store) Restore(r io.Reader) error {
 	return s.switchTo(g, st)
 }
 
-// skips reports whether a snapshot has nothing that the store lacks. A side
-// that never accepted a batch has no lineage, and agrees with any.
+// skips reports whether a snapshot has nothing that the store lacks: it is of
+// the same lineage and not ahead. A side that never accepted a batch has no
+// lineage and agrees with any, so that an empty store that the log has moved on
+// does not go back to an empty snapshot.
 func (s *Store) skips(st state) bool {
 	var none [16]byte
 	same := st.lineage == s.state.lineage || st.lineage == none || s.state.lineage == none
@@ -90,7 +106,7 @@ func (s *Store) load(in *hashReader, st state, number uint64) error {
 	if err != nil {
 		return err
 	}
-	err = guarded(func() error { return s.loadRows(g.db, in, st) })
+	err = contained(func() error { return s.loadRows(g.db, in, st) })
 	return errors.Join(err, g.db.Close(), g.log.err())
 }
 

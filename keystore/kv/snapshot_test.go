@@ -70,6 +70,33 @@ func TestRestoreSkipsWhatIsOld(t *testing.T) {
 	}
 }
 
+// TestReplace takes what somebody chose, older or not: unlike Restore it never
+// does nothing.
+func TestReplace(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	_, empty := s.StateHash()
+	states := [][]byte{snapshotOf(t, s)}
+	hashes := [][32]byte{empty}
+	for i := range uint64(2) {
+		fill(t, s, 10*i+1, 10*i+10)
+		_, hash := s.StateHash()
+		states, hashes = append(states, snapshotOf(t, s)), append(hashes, hash)
+	}
+	for _, n := range []int{1, 1, 0, 2, 1} {
+		must(t, s.Replace(bytes.NewReader(states[n])))
+		if index, hash := s.StateHash(); index != uint64(10*n) || hash != hashes[n] {
+			t.Errorf("replaced by state %d: at index %d", n, index)
+		}
+		if err := s.Replace(bytes.NewReader(states[2][:len(states[2])-1])); !errors.Is(err, kv.ErrDamaged) {
+			t.Errorf("a snapshot that was cut: %v", err)
+		}
+	}
+	fill(t, s, 11, 20)
+	if _, hash := s.StateHash(); hash != hashes[2] {
+		t.Error("a store that went back goes another way")
+	}
+}
+
 // TestRestoreRefusesDamage flips and cuts a snapshot everywhere: it is refused,
 // and the store stays as it was.
 func TestRestoreRefusesDamage(t *testing.T) {
