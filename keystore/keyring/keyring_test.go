@@ -145,8 +145,8 @@ func TestModel(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
 				next, id, err := k.AddDataKey()
-				if err != nil {
-					t.Skip(err)
+				if err != nil { // the keyring is full: dropping is another action's
+					return
 				}
 				if given[id] {
 					t.Fatalf("data key %d given twice", id)
