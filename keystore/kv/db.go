@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"warder/keystore/keyring"
 )
@@ -14,6 +15,11 @@ import (
 // attempt that lost was beaten by one that did not.
 const maxAttempts = 16
 
+// staleWait is how long Update waits for a keyring with another active data
+// key: the one that is being retired was announced in the log, and the node is
+// about to unseal it.
+const staleWait = 500 * time.Millisecond
+
 var (
 	// ErrConflict is returned by [DB.Update] when other changes got in first
 	// too often, or when an explicit expectation did not hold.
@@ -22,8 +28,8 @@ var (
 	ErrLimit = errors.New("counter is at its limit")
 	// ErrNotFound is returned by [Tx.Get] for a record that is not there.
 	ErrNotFound = errors.New("no such record")
-	// ErrStaleKey is returned by [DB.Update] when this member seals under a
-	// data key that is on its way out.
+	// ErrStaleKey is returned by [DB.Update] when this member still seals under
+	// a data key that is on its way out, even after it had waited for another.
 	ErrStaleKey = errors.New("sealed under a data key that is being retired; try again once this node has the new keyring")
 	// ErrReplayed is returned by [DB.Update] when the log says that the change
 	// had been applied before it could have been: a fault of the log.
@@ -86,13 +92,16 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 
 // Update runs fn, and proposes what it wrote under the condition that nothing
 // it read has changed. When something has, fn runs again on the new state, a
-// bounded number of times; then the error is [ErrConflict]. fn must have no
-// effects but on the Tx. When fn returns an error nothing is proposed. A
-// function that writes nothing and expects nothing is a View.
+// bounded number of times; then the error is [ErrConflict]. So it does when the
+// data key that sealed the change is being retired, as soon as this node has
+// another; then the error is [ErrStaleKey]. fn must have no effects but on the
+// Tx. When fn returns an error nothing is proposed. A function that writes
+// nothing and expects nothing is a View.
 //
 // An error of the log passes through: it decides whether the change may have
 // been made.
 func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	var refused error
 	for range maxAttempts {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -101,11 +110,12 @@ func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 		if !again {
 			return err
 		}
+		refused = err
 	}
-	return fmt.Errorf("%w (%d attempts)", ErrConflict, maxAttempts)
+	return fmt.Errorf("%w (%d attempts)", refused, maxAttempts)
 }
 
-// attempt runs fn once; again means that a read was out of date.
+// attempt runs fn once; again means that err is worth another attempt.
 func (db *DB) attempt(ctx context.Context, fn func(*Tx) error) (again bool, err error) {
 	tx, entry, err := db.prepare(fn)
 	if err != nil || entry == nil {
@@ -115,7 +125,34 @@ func (db *DB) attempt(ctx context.Context, fn func(*Tx) error) (again bool, err 
 	if err != nil {
 		return false, err
 	}
-	return tx.settle(r)
+	again, err = tx.settle(r)
+	if errors.Is(err, ErrStaleKey) {
+		return db.outgrow(ctx, tx.ring, err)
+	}
+	return again, err
+}
+
+// outgrow waits until the node has another active data key than used, whose
+// change was refused as stale.
+func (db *DB) outgrow(ctx context.Context, used *keyring.Keyring, stale error) (again bool, err error) {
+	woken := db.watch(func([]Target) bool { return false }) // Wake signals it all the same
+	defer woken.Close()
+	late := time.NewTimer(staleWait)
+	defer late.Stop()
+	for {
+		if ring, err := db.keys.Keyring(); err != nil {
+			return false, err
+		} else if ring.Active() != used.Active() {
+			return true, stale
+		}
+		select {
+		case <-woken.C():
+		case <-late.C:
+			return false, stale
+		case <-ctx.Done():
+			return false, fmt.Errorf("%w: %w", stale, context.Cause(ctx))
+		}
+	}
 }
 
 // prepare runs fn and lets go of the store before anything is proposed.

@@ -34,14 +34,14 @@ func (tx *Tx) encode() ([]byte, error) {
 }
 
 // settle turns the batch's result into Update's, and fills the handles. A
-// conflict on something that was read is worth another attempt.
+// conflict on something that was read is worth another attempt (again).
 func (tx *Tx) settle(r Result) (again bool, err error) {
 	switch r.Status {
 	case StatusOK:
 		return false, tx.fillHandles(r)
 	case StatusConflict:
 		if r.Failed >= len(tx.expects) {
-			return true, nil
+			return true, ErrConflict
 		}
 		return false, fmt.Errorf("%w: record %v is not at revision %d",
 			ErrConflict, tx.expects[r.Failed].Target, tx.expects[r.Failed].Revision)
