@@ -199,7 +199,7 @@ func (a *app) entries(ctx context.Context, c *client.Client, node string, promis
 			}
 			next = reply.GetStart() + uint64(len(reply.GetLeaves()))
 			if end > entriesPerPage {
-				a.tell("node %s: %d of %d entries", printable(node), next, end)
+				a.tell("node %s: %d of %d entries", printable(node), min(next, end), end)
 			}
 		}
 	}

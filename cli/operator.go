@@ -48,7 +48,7 @@ certificate, the CA certificate and the context itself, so that later commands n
 	}
 	socketFlag(cmd, &socket)
 	cmd.Flags().StringVar(&clusterName, "cluster-name", "warder", "the cluster's name")
-	cmd.Flags().StringVar(&trustDomain, "cluster-trust-domain", "warder.internal", "the SPIFFE trust domain of all its identities")
+	cmd.Flags().StringVar(&trustDomain, "cluster-trust-domain", "", "the SPIFFE trust domain of all its identities (default: the node's configuration)")
 	cmd.Flags().StringVar(&operator, "operator", "admin", "your name")
 	cmd.Flags().StringVar(&operatorNamespace, "operator-namespace", "system", "the namespace that you are in")
 	return cmd
@@ -68,8 +68,12 @@ func (a *app) initCluster(cmd *cobra.Command, socket string, request *warderv1.I
 		return err
 	}
 	defer c.Close()
-	if _, err := c.System.GetStatus(cmd.Context(), &warderv1.GetStatusRequest{}); err != nil {
+	status, err := c.System.GetStatus(cmd.Context(), &warderv1.GetStatusRequest{})
+	if err != nil {
 		return err // before a key is written
+	}
+	if request.GetTrustDomain() == "" {
+		request.TrustDomain = status.GetTrustDomain()
 	}
 	if request.OperatorCsr, err = a.csr(&files, request.GetOperatorName()); err != nil {
 		return err
@@ -110,7 +114,7 @@ func (a *app) operatorJoin() *cobra.Command {
 		Short: "Make the node on this machine a member of the context's cluster",
 		Long: `Make the node on this machine a member of the cluster that the context names.
 
-With an operator's context, the join token is made on the way. Without one, give --token, made elsewhere by
+With an operator's context, the join token is made on the way. Without one, give --join-token, made elsewhere by
 "warder operator join-token", with --endpoint and --ca.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.join(cmd, socket, token, ttl) },

@@ -140,7 +140,7 @@ func statusRows(t *table, s *warderv1.GetStatusResponse) {
 	t.row("root key", h.GetRootKeyFingerprint())
 	t.row("node key", h.GetNodeKeyFingerprint())
 	k := s.GetKeyring()
-	t.row("keyring", fmt.Sprintf("epoch %d, data key %d of %d, %d recipients", k.GetEpoch(), k.GetActiveDataKey(), k.GetDataKeys(), k.GetRecipients()))
+	t.row("keyring", fmt.Sprintf("epoch %d, data key %d (%d held), %d recipients", k.GetEpoch(), k.GetActiveDataKey(), k.GetDataKeys(), k.GetRecipients()))
 	t.row("audit", word(s.GetAuditMode(), "AUDIT_MODE_"))
 	if s.GetDevMode() {
 		t.row("development", "yes: not for production")

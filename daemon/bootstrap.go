@@ -40,14 +40,12 @@ func (n *node) bootstrapStatus(ctx context.Context) (*warderv1.GetStatusResponse
 		Role: warderv1.NodeRole_NODE_ROLE_LEARNER, StartedAt: timestamppb.New(n.started), Now: timestamppb.Now(),
 		Problems: []string{"the node belongs to no cluster yet"},
 	}
-	n.becoming.Lock()
-	defer n.becoming.Unlock()
-	token, err := n.openToken(ctx)
+	token, err := n.hardware.open(ctx)
 	status.Hsm = rpc.HSMStatus(ctx, token, err)
-	if token != nil {
-		err = token.Close()
+	if err != nil {
+		status.Problems = append(status.Problems, "the HSM cannot be used: "+err.Error())
 	}
-	return status, err
+	return status, nil
 }
 
 // identityKeys are the keys that a node makes for itself when it becomes a member.
@@ -115,7 +113,7 @@ func newHardwareKeys(ctx context.Context, token hsm.Token) (hardwareKeys, error)
 }
 
 // endpoint is where callers reach this node.
-func (n *node) endpoint() string { return "https://" + n.cfg.API.Listen[0] }
+func (n *node) endpoint() string { return "https://" + n.cfg.API.Advertise }
 
 func newClusterID() (string, error) {
 	var id [16]byte

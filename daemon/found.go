@@ -44,10 +44,13 @@ func (n *node) initCluster(ctx context.Context, request *warderv1.InitClusterReq
 	if _, err := seal.LoadHome(n.cfg.DataDir); !errors.Is(err, seal.ErrNoHome) {
 		return nil, errors.Join(rpc.ErrMember, err)
 	}
+	if request.GetTrustDomain() != n.cfg.TrustDomain {
+		return nil, fmt.Errorf("%w: the cluster's trust domain must be the one in this node's configuration, %s", rpc.ErrField, n.cfg.TrustDomain)
+	}
 	if err := n.clearLeftovers(); err != nil {
 		return nil, err
 	}
-	hardware, err := n.openToken(ctx)
+	hardware, err := n.hardware.take(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func (n *node) joinCluster(ctx context.Context, request *warderv1.SystemServiceJ
 	if err := n.clearLeftovers(); err != nil {
 		return nil, err
 	}
-	hardware, err := n.openToken(ctx)
+	hardware, err := n.hardware.take(ctx)
 	if err != nil {
 		return nil, err
 	}

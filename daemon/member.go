@@ -82,7 +82,7 @@ func (n *node) openMember(home seal.Home, hardware hsm.Token, bootstrap bool) (*
 	}
 	m.db = kv.New(m.store, m.raft, m.holder)
 	m.keeper = seal.NewKeeper(seal.Config{
-		Home: home, Store: m.store, DB: m.db, Holder: m.holder, Cluster: voters{m.raft}, OpenToken: n.openToken,
+		Home: home, Store: m.store, DB: m.db, Holder: m.holder, Cluster: voters{m.raft}, OpenToken: n.hardware.take,
 		Clock: time.Now, Logger: m.logger,
 	})
 	if hardware != nil {

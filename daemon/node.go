@@ -17,9 +17,6 @@ import (
 	"warder/daemon/config"
 	"warder/daemon/gateway"
 	"warder/daemon/seal"
-	"warder/hsm"
-	"warder/hsm/pkcs11"
-	"warder/hsm/softtoken"
 )
 
 // socketName is the local socket's name below the data directory.
@@ -32,8 +29,11 @@ type node struct {
 	logger  *slog.Logger
 	started time.Time
 
+	hardware *hardware
+
 	// socket is what the local socket serves: the bootstrap service until the node is a member.
-	socket atomic.Pointer[http.Handler]
+	socket  atomic.Pointer[http.Handler]
+	current atomic.Pointer[member]
 	// becoming holds back a second init or join while one is under way.
 	becoming sync.Mutex
 	joined   chan *member // gets the member once
@@ -53,7 +53,8 @@ func Run(ctx context.Context, cfg config.Config, program Program) error {
 
 func newNode(cfg config.Config, program Program, logger *slog.Logger) *node {
 	return &node{
-		cfg: cfg, program: program, logger: logger.With("node", cfg.Node), started: time.Now(), joined: make(chan *member, 1),
+		hardware: newHardware(cfg, program, logger.With("node", cfg.Node)),
+		cfg:      cfg, program: program, logger: logger.With("node", cfg.Node), started: time.Now(), joined: make(chan *member, 1),
 	}
 }
 
@@ -74,7 +75,7 @@ func (n *node) run(ctx context.Context, ready func(context.Context) error) error
 		return err
 	}
 	door, err := gateway.Open(gateway.Config{
-		Socket: filepath.Join(n.cfg.DataDir, socketName), SocketHandler: http.HandlerFunc(n.serveSocket), Stream: isStream, Logger: n.logger,
+		Ready: n.ready, Socket: filepath.Join(n.cfg.DataDir, socketName), SocketHandler: http.HandlerFunc(n.serveSocket), Stream: isStream, Logger: n.logger,
 		Limits: n.limits(),
 	})
 	if err != nil {
@@ -85,7 +86,7 @@ func (n *node) run(ctx context.Context, ready func(context.Context) error) error
 	if ready != nil {
 		n.group.Go(func() error { return ready(n.ctx) })
 	}
-	return n.group.Wait()
+	return errors.Join(n.group.Wait(), n.hardware.close())
 }
 
 func (n *node) serveSocket(w http.ResponseWriter, r *http.Request) {
@@ -108,6 +109,7 @@ func (n *node) resume(home seal.Home) error {
 // begin makes m the node's member: its handlers take over the socket, and runMember runs it.
 func (n *node) begin(m *member) {
 	handler := m.serve()
+	n.current.Store(m)
 	n.socket.Store(&handler)
 	n.joined <- m
 }
@@ -131,19 +133,12 @@ func (n *node) abandon() error {
 	}
 }
 
-// openToken logs in to the node's HSM, or opens the software token of a development node.
-func (n *node) openToken(ctx context.Context) (hsm.Token, error) {
-	if n.cfg.Dev {
-		return softtoken.Open(filepath.Join(n.cfg.DataDir, "software-token"))
+// ready is what /readyz tells on the local socket.
+func (n *node) ready() error {
+	if m := n.current.Load(); m != nil {
+		return m.ready()
 	}
-	pin, err := hsm.ParsePIN(n.cfg.HSM.PIN)
-	if err != nil {
-		return nil, err
-	}
-	return pkcs11.Open(ctx, pkcs11.Config{
-		Module: n.cfg.HSM.Module, Label: n.cfg.HSM.Label, Serial: n.cfg.HSM.Serial, PIN: pin, Sessions: n.cfg.HSM.Sessions,
-		Timeout: n.cfg.HSM.Timeout, Init: n.cfg.HSM.InitArgs, Executable: n.program.HSMChild, Logger: n.logger,
-	})
+	return errors.New("the node belongs to no cluster yet")
 }
 
 func (n *node) limits() gateway.Limits {

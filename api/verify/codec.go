@@ -24,7 +24,7 @@ const (
 	code                        // [a-z0-9._-]
 	word                        // [A-Za-z0-9_-]
 	dotted                      // [A-Za-z0-9._-]
-	path                        // [A-Za-z0-9._/:-]
+	path                        // [A-Za-z0-9._/:#-]
 	caller                      // [a-z0-9:/-]
 	label                       // [a-z0-9_.]
 	print                       // 0x20..0x7e
@@ -45,7 +45,7 @@ var classes = func() (table [256]alphabet) {
 		set(code, small || b == '-' || b == '_' || b == '.')
 		set(word, small || large || b == '-' || b == '_')
 		set(dotted, small || large || b == '-' || b == '_' || b == '.')
-		set(path, small || large || b == '-' || b == '_' || b == '.' || b == '/' || b == ':')
+		set(path, small || large || b == '-' || b == '_' || b == '.' || b == '/' || b == ':' || b == '#')
 		set(caller, small || b == ':' || b == '/' || b == '-')
 		set(label, small || b == '_' || b == '.')
 		set(print, b >= 0x20 && b <= 0x7e)

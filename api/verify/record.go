@@ -94,7 +94,7 @@ type Record struct {
 	Resource       Resource        `json:"resource,omitzero"`
 	Decision       Decision        `json:"decision"`
 	Reason         string          `json:"reason,omitempty"`          // stable code, required for Deny: ≤ 64 bytes of [A-Za-z0-9._-]
-	Policies       []string        `json:"policies,omitempty"`        // those that decided, ascending and distinct: ≤ 32 of 1..200 bytes of [A-Za-z0-9._/:-]
+	Policies       []string        `json:"policies,omitempty"`        // those that decided, ascending and distinct: ≤ 32 of 1..200 bytes of [A-Za-z0-9._/:#-]
 	PolicyRevision uint64          `json:"policy_revision,omitempty"` // of the policy set that was asked
 	Inputs         []Input         `json:"inputs,omitempty"`          // the context that the policy saw, names ascending and distinct: ≤ 32
 	Remote         netip.AddrPort  `json:"remote,omitzero"`           // the peer; zero on the unix socket

@@ -35,7 +35,8 @@ type Config struct {
 
 // API is where callers reach the node.
 type API struct {
-	Listen []string `yaml:"listen"` // 1 to 16 of host:port; 127.0.0.1:8443
+	Listen    []string `yaml:"listen"`    // 1 to 16 of host:port; 127.0.0.1:8443
+	Advertise string   `yaml:"advertise"` // host:port that callers dial; the first of listen, when that names a host
 }
 
 // Cluster is where the other nodes reach this one.
@@ -160,6 +161,9 @@ func (c *Config) fill() {
 	c.API.Listen = append([]string(nil), c.API.Listen...)
 	if len(c.API.Listen) == 0 {
 		c.API.Listen = []string{"127.0.0.1:8443"}
+	}
+	if c.API.Advertise == "" && namesHost(c.API.Listen[0]) {
+		c.API.Advertise = c.API.Listen[0]
 	}
 	set(&c.DataDir, "/var/lib/warder")
 	set(&c.Cluster.Listen, "127.0.0.1:8444")

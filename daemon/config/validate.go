@@ -31,6 +31,8 @@ func (v *validator) config(c *Config) {
 	for i, address := range c.API.Listen {
 		v.address(fmt.Sprintf("api.listen[%d]", i), address)
 	}
+	v.check(validAddress(c.API.Advertise) && namesHost(c.API.Advertise), "api.advertise",
+		"give the host:port at which callers reach this node, such as 10.0.0.1:8443; 0.0.0.0 and [::] name no host")
 	v.address("cluster.listen", c.Cluster.Listen)
 	v.check(validAddress(c.Cluster.Advertise) && namesHost(c.Cluster.Advertise), "cluster.advertise",
 		"give the host:port at which the other nodes reach this one, such as 10.0.0.1:8444; 0.0.0.0 and [::] name no host")
@@ -40,7 +42,7 @@ func (v *validator) config(c *Config) {
 	v.oneOf("audit.mode", c.Audit.Mode, "durable", "relaxed")
 	v.between("audit.anchor_interval", c.Audit.AnchorInterval, time.Second, 10*time.Minute)
 	v.between("staleness_bound", c.Staleness, 100*time.Millisecond, time.Hour)
-	v.between("clock_skew_bound", c.ClockSkew, time.Second, 10*time.Minute)
+	v.between("clock_skew_bound", c.ClockSkew, time.Second, 30*time.Second)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	if c.Metrics.Listen != "" {

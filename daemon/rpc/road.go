@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -249,7 +250,7 @@ func (s *Server) record(ctx context.Context, call *Call, action policy.Action, v
 	entry := audit.Record{
 		Time: s.Clock(), RequestID: call.ID, Principal: principalText(call.Principal), Authn: call.Authentication,
 		TokenID: call.TokenID, Method: strings.TrimPrefix(call.Procedure, "/"), Action: string(action),
-		Decision: verify.Allow, Policies: verdict.Policies, Certificate: call.Peer.CertSHA256, Remote: call.Remote,
+		Decision: verify.Allow, Policies: recordedPolicies(verdict.Policies), Certificate: call.Peer.CertSHA256, Remote: call.Remote,
 	}
 	if wanted := call.target.resource; wanted != (policy.Resource{}) {
 		entry.Resource = verify.Resource{Type: string(wanted.Type), Namespace: wanted.Namespace.String(), Name: wanted.Name.String()}
@@ -268,6 +269,19 @@ func (s *Server) record(ctx context.Context, call *Call, action policy.Action, v
 	}
 	call.recorded = true
 	return nil
+}
+
+// maxRecorded bounds the policies that a record names.
+const maxRecorded = 32
+
+// recordedPolicies names the policies that decided, ascending; of too many the last place says how many are not named.
+func recordedPolicies(decided []string) []string {
+	if len(decided) <= maxRecorded {
+		return decided
+	}
+	named := append(slices.Clone(decided[:maxRecorded-1]), fmt.Sprintf("and-%d-more", len(decided)-maxRecorded+1))
+	slices.Sort(named)
+	return named
 }
 
 // reasonText is a reason's stable name in the audit log: "permission_denied".
