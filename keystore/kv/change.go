@@ -69,7 +69,7 @@ func (c *change) touch(t Target) { c.touched = append(c.touched, t) }
 func (c *change) entry(data []byte) (Result, error) {
 	b, err := DecodeBatch(data)
 	if err != nil {
-		return Result{Status: StatusMalformed}, nil
+		return Result{Status: StatusMalformed}, nil //nolint:nilerr // what does not parse is an outcome, the same on every member
 	}
 	if r, err := c.refuse(b); err != nil || r.Status != StatusOK {
 		return r, err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 )
 
 // VerifySnapshot reads a snapshot to its end, without a store and without keys,
@@ -59,7 +60,7 @@ func (r *hashReader) header() (state, error) {
 		if err := r.fill(more); err != nil {
 			return state{}, err
 		}
-		b = append(b, more...)
+		b = slices.Concat(b, more)
 	}
 	in := reader{rest: b}
 	magic := string(in.take(len(snapshotMagic)))
