@@ -7,8 +7,10 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	warderv1 "warder/api/warder/v1"
 )
@@ -120,4 +122,8 @@ func procedures(t testing.TB, bodies map[string]string) []string {
 		}
 	}
 	return slices.Concat(first, middle, last)
+}
+
+func enrolmentRequest() *warderv1.CreateEnrolmentTokenRequest {
+	return &warderv1.CreateEnrolmentTokenRequest{Namespace: "default", Name: "meter", Ttl: durationpb.New(time.Minute)}
 }

@@ -86,7 +86,9 @@ func startNode(t testing.TB) *testNode {
 	n := &testNode{cfg: cfg, output: &lockedBuffer{}, roots: x509.NewCertPool()}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- daemon.Run(ctx, cfg, daemon.Program{Stdout: n.output, Stderr: n.output, Version: "test"}) }()
+	go func() {
+		ended <- daemon.Run(ctx, cfg, daemon.Program{Stdout: n.output, Stderr: n.output, Version: "test"})
+	}()
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {

@@ -150,6 +150,7 @@ func brokerRequest(ctx context.Context, s *Server, _ *Call, message proto.Messag
 	if err != nil {
 		return found, err
 	}
+	found.context = map[string]any{"broker": stored.Profile}
 	profile, err := s.Profiles.Get(stored.Profile)
 	if err != nil {
 		return found, err

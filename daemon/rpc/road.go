@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -119,7 +120,7 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 	found, err := row.resolve(ctx, s, call, message)
 	call.target = found
 	if err != nil {
-		return policy.Decision{}, s.hide(call, found.resource, err)
+		return policy.Decision{}, s.hide(call, row, found, err)
 	}
 	if err := recordable(found.context); err != nil {
 		return policy.Decision{}, err
@@ -225,24 +226,40 @@ func (s *Server) authorise(ctx context.Context, call *Call, row method, claims *
 	return verdict, nil
 }
 
-// hide turns "there is no such object" into "no policy permits it" for a caller who may not read the object, so that
-// nobody learns what exists by asking for it.
-func (s *Server) hide(call *Call, wanted policy.Resource, err error) error {
-	if !isNotFound(err) {
-		return err
+// hide turns what resolving an object has found into "no policy permits it" for a caller who may neither read the object
+// nor use it, so that nobody learns what exists, or of what kind it is, by asking for it.
+func (s *Server) hide(call *Call, row method, found target, err error) error {
+	wanted := found.resource
+	if wanted == (policy.Resource{}) || row.caller == byAdmission || call.Authentication == "socket" {
+		return err // nothing was looked up yet: it is the request's own fault
 	}
-	reads := map[policy.ResourceType]policy.Action{policy.Key: policy.KeyRead, policy.Credential: policy.CredentialRead}
-	foreign := wanted.Namespace != call.Principal.Namespace && call.Principal.Namespace != systemNamespace()
-	verdict := s.Policies.Current().Decide(policy.Request{
-		Principal: call.Principal, Groups: call.Groups, Action: reads[wanted.Type], Resource: wanted,
-	})
-	if foreign {
+	if wanted.Namespace != call.Principal.Namespace && call.Principal.Namespace != systemNamespace() {
 		return errForeign
 	}
-	if !verdict.Allow {
-		return errDenied
+	reads := map[policy.ResourceType]policy.Action{policy.Key: policy.KeyRead, policy.Credential: policy.CredentialRead}
+	ask := policy.Request{Principal: call.Principal, Groups: call.Groups, Action: reads[wanted.Type], Resource: wanted}
+	if s.Policies.Current().Decide(ask).Allow {
+		return err
 	}
-	return err
+	if row.action == policy.CredentialSign && !isNotFound(err) && s.maySignSomething(ask, found.context) {
+		return err
+	}
+	return errDenied
+}
+
+// maySignSomething says whether a request of some class would be allowed.
+func (s *Server) maySignSomething(ask policy.Request, known map[string]any) bool {
+	ask.Action = policy.CredentialSign
+	for _, class := range classes() {
+		ask.Context = map[string]any{
+			"class": string(class.domain), "host": "", "method": "", "symbol": "", "side": "", "qty": int64(0), "price": int64(0), "quote_qty": int64(0),
+		}
+		maps.Copy(ask.Context, known)
+		if s.Policies.Current().Decide(ask).Allow {
+			return true
+		}
+	}
+	return false
 }
 
 // record writes the decision before its effect. No record, no answer.
