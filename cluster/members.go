@@ -96,10 +96,14 @@ func (n *Node) Admit(ctx context.Context, id, addr string) error {
 }
 
 func decodeAdmit(body []byte) (id, hostPort string, err error) {
-	if len(body) < 1 || len(body) < 1+int(body[0]) {
+	if len(body) < 1 {
 		return "", "", errFrame
 	}
-	id, hostPort = string(body[1:1+body[0]]), string(body[1+body[0]:])
+	end := 1 + int(body[0])
+	if len(body) < end {
+		return "", "", errFrame
+	}
+	id, hostPort = string(body[1:end]), string(body[end:])
 	if _, _, err := net.SplitHostPort(hostPort); err != nil || !transport.ValidID(id) {
 		return "", "", errFrame
 	}
