@@ -79,6 +79,7 @@ func startNode(t testing.TB) *testNode {
 	cfg, err := config.Config{
 		Node: "one", DataDir: t.TempDir(), TrustDomain: trustDomain, Dev: true, API: config.API{Listen: []string{freeAddress(t)}},
 		Cluster: config.Cluster{Listen: freeAddress(t)}, Metrics: config.Metrics{Listen: freeAddress(t)},
+		Limits: config.Limits{ConnectionsPerAddress: 1024},
 	}.Complete()
 	if err != nil {
 		t.Fatal(err)
