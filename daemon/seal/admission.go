@@ -110,6 +110,10 @@ func (k *Keeper) Admit(ctx context.Context, request JoinRequest) (Member, error)
 		if err := k.redeem(tx, id, secret, request); err != nil {
 			return err
 		}
+		var existing Member
+		if known, err := get(tx, memberKey(request.Node), &existing); err != nil || known {
+			return errors.Join(err, ErrMemberExists)
+		}
 		member = Member{
 			Node: request.Node, Address: request.Address, Endpoint: request.Endpoint, NodeKey: request.NodeKey,
 			TransportKey: request.TransportKey, AuditKey: request.AuditKey, Root: request.Root, Admitted: k.cfg.Clock().UTC(),

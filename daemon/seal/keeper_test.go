@@ -328,24 +328,35 @@ func (c *citizen) settled(t *testing.T, kind seal.Kind, before string) error {
 func TestARotationWaitsForEveryVoter(t *testing.T) {
 	w, n1 := newTown(t)
 	n2 := w.join(t, n1, "n2")
-	n2.halt()
-	if _, err := n1.keeper.Start(t.Context(), seal.RotateRoot, ""); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the others have done their part", func() error {
-		status, err := n1.keeper.Status(t.Context())
-		if err == nil && !slices.Equal(status.Waiting, []string{"n2"}) {
-			err = fmt.Errorf("waiting for %v", status.Waiting)
+	for kind, phase := range map[seal.Kind]seal.Phase{seal.RotateRoot: seal.PhaseCollect, seal.RotateData: seal.PhaseDistribute} {
+		n2.halt()
+		if _, err := n1.keeper.Start(t.Context(), kind, ""); err != nil {
+			t.Fatal(err)
 		}
-		return err
-	})
-	if _, err := n1.keeper.Start(t.Context(), seal.RotateData, ""); !errors.Is(err, seal.ErrRotating) {
-		t.Errorf("a second rotation: %v; want %v", err, seal.ErrRotating)
-	}
-	n2.run(t)
-	finished(t, n1)
-	if n2.keeper.Root() == "" {
-		t.Error("n2 did not open the last sealing")
+		eventually(t, "the others have done their part", func() error {
+			status, err := n1.keeper.Status(t.Context())
+			if err == nil && !slices.Equal(status.Waiting, []string{"n2"}) {
+				err = fmt.Errorf("in phase %s waiting for %v", status.Phase, status.Waiting)
+			}
+			return err
+		})
+		for i := range 20 { // each change wakes the leader's keeper
+			n1.put(t, "wake", fmt.Sprint(i))
+		}
+		if status, err := n1.keeper.Status(t.Context()); err != nil || status.Phase != phase {
+			t.Errorf("without a voter the %s rotation is in phase %s: %v; want %s", kind, status.Phase, err, phase)
+		}
+		if _, err := n1.keeper.Start(t.Context(), seal.RotateData, ""); !errors.Is(err, seal.ErrRotating) {
+			t.Errorf("a second rotation: %v; want %v", err, seal.ErrRotating)
+		}
+		n2.run(t)
+		finished(t, n1)
+		eventually(t, "n2 opens the last sealing", func() error {
+			if n2.keeper.Epoch() != n1.keeper.Epoch() {
+				return fmt.Errorf("it has %d, n1 has %d", n2.keeper.Epoch(), n1.keeper.Epoch())
+			}
+			return nil
+		})
 	}
 }
 
@@ -446,7 +457,7 @@ func TestAForgedKeyringIsRefused(t *testing.T) {
 func TestARefusedPINIsTriedOnce(t *testing.T) {
 	w, n1 := newTown(t)
 	n2 := w.settle(t, "n2")
-	var refused error = fmt.Errorf("%w: test", hsm.ErrPINRefused)
+	refused := fmt.Errorf("%w: test", hsm.ErrPINRefused)
 	n2.refuse.Store(&refused)
 	n2.home.Commitment = n1.home.Commitment
 	n2.pin(t)
