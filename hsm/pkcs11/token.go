@@ -257,6 +257,9 @@ func (k *rootKey) Public() *rsa.PublicKey       { return k.public }
 func (k *rootKey) Hash() hsm.Hash               { return k.token.Info().OAEP }
 
 func (k *rootKey) Decrypt(ctx context.Context, ciphertext []byte) ([]byte, error) {
+	if want := k.public.Size(); len(ciphertext) != want { // RFC 8017 7.1.2, step 1
+		return nil, fmt.Errorf("%w: a ciphertext of %d bytes for a key of %d", hsm.ErrBadInput, len(ciphertext), want)
+	}
 	return k.token.one(ctx, opDecrypt, k.fp[:], ciphertext)
 }
 

@@ -38,6 +38,9 @@ func decryptOAEP(key *rsa.PrivateKey, h hsm.Hash, ciphertext []byte) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
+	if len(ciphertext) != key.Size() { // RFC 8017 7.1.2, step 1: crypto/rsa takes one without its leading zeros too
+		return nil, fmt.Errorf("%w: a ciphertext of %d bytes for a key of %d", hsm.ErrBadInput, len(ciphertext), key.Size())
+	}
 	plain, err := rsa.DecryptOAEP(fn, nil, key, ciphertext, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%w: not a ciphertext for this key", hsm.ErrBadInput)
