@@ -34,7 +34,7 @@ func OpenStore(cfg StoreConfig) (*Store, error) {
 		return nil, fmt.Errorf("open store %s: %w", s.dir, err)
 	}
 	if err := s.open(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", s.dir, err), s.lock.Close())
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", s.dir, err), s.unlock())
 	}
 	return s, nil
 }
@@ -50,6 +50,12 @@ func (s *Store) acquire() error {
 	}
 	s.lock = f
 	return nil
+}
+
+// unlock lets another open the store. To close the file is not enough: a child
+// that was forked meanwhile has a copy of it until it executes its program.
+func (s *Store) unlock() error {
+	return errors.Join(syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 }
 
 func (s *Store) open() error {

@@ -150,7 +150,7 @@ func (s *Store) Close() error {
 	if err == nil && failed == nil && g.log.err() == nil {
 		err = s.sealFiles(g)
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, s.unlock())
 }
 
 // detach makes every other method return [ErrClosed].
