@@ -11,7 +11,7 @@ PROTOC_GEN_GO  := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 PROTOC_CONNECT := connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
 GOLANGCI       := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # How long each fuzz target runs in CI, and how many nodes the crash test kills there.
-FUZZTIME := 5s
+FUZZTIME := 3s
 KILLS    := 50
 
 .PHONY: help deps deps-test tools build run demo test race lint generate generated-check breaking fuzz e2e bench ci clean
