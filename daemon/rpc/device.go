@@ -57,12 +57,12 @@ func (s deviceService) EnrolDevice(ctx context.Context, request *warderv1.EnrolD
 
 // RenewDevice certifies a key of the device again: the caller's certificate and registered state stand for it.
 func (s deviceService) RenewDevice(ctx context.Context, request *warderv1.RenewDeviceRequest) (*warderv1.RenewDeviceResponse, error) {
-	principal := callOf(ctx).Principal
-	certificate, err := s.Authority.Issue(ctx, request.GetCsr(), principal, pki.DefaultTTL)
+	caller := callOf(ctx).Peer.Identity
+	certificate, err := s.Authority.Issue(ctx, request.GetCsr(), caller.Principal, pki.DefaultTTL)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Registry.Bind(ctx, principal, certificate.Key); err != nil {
+	if _, err := s.Registry.BindInEpoch(ctx, caller.Principal, caller.Epoch, certificate.Key); err != nil {
 		return nil, err
 	}
 	message, err := s.fromCertificate(ctx, certificate)

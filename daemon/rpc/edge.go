@@ -65,7 +65,9 @@ func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 			ctx = context.WithValue(ctx, peerKey{}, &peer{connection: found, state: r.TLS})
 		}
 		if s.isProcedure(r.URL.Path) {
-			w = &witness{ResponseWriter: w, server: s, call: call, ctx: ctx}
+			witness := &witness{ResponseWriter: w, server: s, call: call, ctx: context.WithoutCancel(ctx)}
+			defer witness.begin() // also of a handler that panicked, or answered nothing
+			w = witness
 		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
@@ -82,7 +84,7 @@ type witness struct {
 	http.ResponseWriter
 	server  *Server
 	call    *Call
-	ctx     context.Context //nolint:containedctx // it is the request's own, and lives as long
+	ctx     context.Context //nolint:containedctx // it has the request's values, and not its end: who hangs up is recorded too
 	started bool
 	barred  bool
 }

@@ -90,6 +90,7 @@ func errorTable() []row {
 		{registry.ErrNotFound, warderv1.Reason_REASON_NOT_FOUND, true},
 		{registry.ErrExists, warderv1.Reason_REASON_ALREADY_EXISTS, true},
 		{registry.ErrState, warderv1.Reason_REASON_ILLEGAL_STATE, true},
+		{registry.ErrEpoch, warderv1.Reason_REASON_CONFLICT, true},
 		{registry.ErrTooMany, warderv1.Reason_REASON_LIMIT_REACHED, true},
 		{identity.ErrPrincipal, warderv1.Reason_REASON_INVALID_ARGUMENT, true},
 		{identity.ErrTrustDomain, warderv1.Reason_REASON_INVALID_ARGUMENT, true},

@@ -84,14 +84,15 @@ func (s identityService) SetIdentityGroups(ctx context.Context, request *warderv
 
 func (s identityService) IssueCertificate(ctx context.Context, request *warderv1.IssueCertificateRequest) (*warderv1.IssueCertificateResponse, error) {
 	principal := object[identity.Principal](ctx)
-	if _, err := s.Registry.Get(principal); err != nil {
+	known, err := s.Registry.Get(principal)
+	if err != nil {
 		return nil, err
 	}
 	certificate, err := s.Authority.Issue(ctx, request.GetCsr(), principal, lifetime(request.GetTtl()))
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Registry.Bind(ctx, principal, certificate.Key); err != nil {
+	if _, err := s.Registry.BindInEpoch(ctx, principal, known.Epoch, certificate.Key); err != nil {
 		return nil, err
 	}
 	message, err := s.fromCertificate(ctx, certificate)

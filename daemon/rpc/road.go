@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"warder/api/reason"
 	"warder/api/verify"
 	warderv1 "warder/api/warder/v1"
 	"warder/daemon/audit"
@@ -118,14 +119,19 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 		return policy.Decision{}, errStale
 	}
 	found, err := row.resolve(ctx, s, call, message)
+	if err == nil {
+		err = recordable(found.context)
+	}
 	call.target = found
 	if err != nil {
-		return policy.Decision{}, s.hide(call, row, found, err)
+		call.target.context = nil // what was refused is no fact, and the audit log may have no room for it
+		return policy.Decision{}, s.hide(call, row, claims, found, err)
 	}
-	if err := recordable(found.context); err != nil {
-		return policy.Decision{}, err
+	verdict, err := s.authorise(call, row, claims)
+	if err == nil && claims != nil {
+		err = s.Tokens.Spend(ctx, *claims)
 	}
-	return s.authorise(ctx, call, row, claims)
+	return verdict, err
 }
 
 // charge counts a caller who did not prove who it is against its address, so that nobody guesses at speed.
@@ -180,7 +186,10 @@ func (s *Server) authenticatePeer(ctx context.Context, call *Call, row method, h
 		return nil, err
 	}
 	call.Peer, call.Principal, call.Groups, call.Authentication = peer, peer.Principal, peer.Identity.Groups, "mtls"
-	raw, presented := strings.CutPrefix(header.Get("Authorization"), "Bearer ")
+	raw, presented, err := bearer(header)
+	if err != nil {
+		return nil, err
+	}
 	if !presented {
 		if row.token && peer.Principal.Kind != identity.Operator {
 			return nil, errTokenNeeded
@@ -198,18 +207,29 @@ func (s *Server) authenticatePeer(ctx context.Context, call *Call, row method, h
 	return &claims, nil
 }
 
+// bearer finds the request's token (RFC 6750, section 2.1). What is not exactly one is refused and not passed over: a
+// token that its caller sent to be held to must not be lost on the way. The scheme has no case (RFC 9110, section 11.1).
+func bearer(header http.Header) (raw string, presented bool, err error) {
+	values := header.Values("Authorization")
+	if len(values) == 0 {
+		return "", false, nil
+	}
+	scheme, raw, _ := strings.Cut(values[0], " ")
+	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return "", false, fmt.Errorf("%w: send one Authorization header, of the scheme Bearer", token.ErrInvalid)
+	}
+	return raw, true, nil
+}
+
 // authorise asks the token's scope and then the policies. What the socket or an admission token stands for is its own
 // authority: the first is root on the node, the second names the one thing it is for.
-func (s *Server) authorise(ctx context.Context, call *Call, row method, claims *token.Claims) (policy.Decision, error) {
+func (s *Server) authorise(call *Call, row method, claims *token.Claims) (policy.Decision, error) {
 	if call.Authentication == "socket" || row.caller == byAdmission {
 		return policy.Decision{Allow: true}, nil
 	}
 	wanted := call.target.resource
-	if wanted.Namespace != call.Principal.Namespace && call.Principal.Namespace != systemNamespace() && wanted.Namespace != systemNamespace() {
-		return policy.Decision{}, errForeign
-	}
-	if claims != nil && !claims.Allows(string(row.action), scopeResource(wanted)) {
-		return policy.Decision{}, errTokenScope
+	if err := within(call, row, claims, wanted); err != nil {
+		return policy.Decision{}, err
 	}
 	verdict := s.Policies.Current().Decide(policy.Request{
 		Principal: call.Principal, Groups: call.Groups, Action: row.action, Resource: wanted, Context: call.target.context,
@@ -220,21 +240,46 @@ func (s *Server) authorise(ctx context.Context, call *Call, row method, claims *
 		}
 		return verdict, errDenied
 	}
-	if claims != nil {
-		return verdict, s.Tokens.Spend(ctx, *claims)
-	}
 	return verdict, nil
+}
+
+// within holds the caller to its namespace and its token's grants. It looks at the resource's name alone, so that it says
+// the same of what is there and of what is not.
+func within(call *Call, row method, claims *token.Claims, wanted policy.Resource) error {
+	if wanted.Namespace != call.Principal.Namespace && call.Principal.Namespace != systemNamespace() && wanted.Namespace != systemNamespace() {
+		return errForeign
+	}
+	if claims != nil && !claims.Allows(string(row.action), scopeResource(wanted)) {
+		return errTokenScope
+	}
+	return nil
+}
+
+// still takes the caller of a stream down the road again, before each message that it is sent: its certificate, token,
+// identity and policies may have changed since it began. It leaves no record and spends no use.
+func (s *Server) still(ctx context.Context, header http.Header) error {
+	call := callOf(ctx)
+	row := s.table[call.Procedure]
+	if !row.sealed && s.Keeper.Sealed() {
+		return s.whySealed()
+	}
+	claims, err := s.authenticatePeer(ctx, call, row, header)
+	if err != nil {
+		return err
+	}
+	_, err = s.authorise(call, row, claims)
+	return err
 }
 
 // hide turns what resolving an object has found into "no policy permits it" for a caller who may neither read the object
 // nor use it, so that nobody learns what exists, or of what kind it is, by asking for it.
-func (s *Server) hide(call *Call, row method, found target, err error) error {
+func (s *Server) hide(call *Call, row method, claims *token.Claims, found target, err error) error {
 	wanted := found.resource
 	if wanted == (policy.Resource{}) || row.caller == byAdmission || call.Authentication == "socket" {
 		return err // nothing was looked up yet: it is the request's own fault
 	}
-	if wanted.Namespace != call.Principal.Namespace && call.Principal.Namespace != systemNamespace() {
-		return errForeign
+	if refused := within(call, row, claims, wanted); refused != nil {
+		return refused
 	}
 	reads := map[policy.ResourceType]policy.Action{policy.Key: policy.KeyRead, policy.Credential: policy.CredentialRead}
 	ask := policy.Request{Principal: call.Principal, Groups: call.Groups, Action: reads[wanted.Type], Resource: wanted}
@@ -302,8 +347,8 @@ func recordedPolicies(decided []string) []string {
 }
 
 // reasonText is a reason's stable name in the audit log: "permission_denied".
-func reasonText(reason warderv1.Reason) string {
-	return strings.ToLower(strings.TrimPrefix(reason.String(), reasonPrefix))
+func reasonText(why warderv1.Reason) string {
+	return strings.ToLower(strings.TrimPrefix(why.String(), reasonPrefix))
 }
 
 const reasonPrefix = "REASON_"
@@ -371,7 +416,11 @@ type guardedConn struct {
 }
 
 func (c *guardedConn) Receive(message any) error {
-	if err := c.StreamingHandlerConn.Receive(message); err != nil || c.passed {
+	err := c.StreamingHandlerConn.Receive(message)
+	if err != nil && !c.passed {
+		return reason.New(warderv1.Reason_REASON_INVALID_ARGUMENT, "the stream does not begin with one whole request")
+	}
+	if err != nil || c.passed {
 		return err
 	}
 	if err := c.server.travel(c.ctx, c.Spec().Procedure, c.RequestHeader(), message.(proto.Message)); err != nil {
@@ -384,6 +433,9 @@ func (c *guardedConn) Receive(message any) error {
 func (c *guardedConn) Send(message any) error {
 	if !c.passed {
 		return errMethodUnknown
+	}
+	if err := c.server.still(c.ctx, c.RequestHeader()); err != nil {
+		return err
 	}
 	return c.StreamingHandlerConn.Send(message)
 }

@@ -26,6 +26,7 @@ var (
 	ErrNotFound = errors.New("no such identity")
 	ErrExists   = errors.New("an identity of that name is registered")
 	ErrState    = errors.New("an identity is either active or disabled")
+	ErrEpoch    = errors.New("the identity was revoked or disabled meanwhile")
 	ErrTooMany  = errors.New("an identity has at most 64 groups and 64 keys: revoke it to forget its keys")
 )
 
@@ -161,6 +162,26 @@ func (r *Registry) Bind(ctx context.Context, p identity.Principal, bound KeyHash
 	return r.after(ctx, p, err)
 }
 
+// BindInEpoch binds a further key to an identity that is still in the epoch in which its caller, or its operator, was
+// looked at, or gives ErrEpoch: a key that was being certified while its identity was revoked is not bound after all.
+// A key that is bound already writes nothing, so that who renews without pause holds no revocation up.
+func (r *Registry) BindInEpoch(ctx context.Context, p identity.Principal, epoch uint64, bound KeyHash) (Identity, error) {
+	err := r.db.Update(ctx, func(tx *kv.Tx) error {
+		found, err := readOne(tx, p)
+		switch {
+		case err != nil:
+			return err
+		case found.Epoch != epoch:
+			return ErrEpoch
+		case found.Binds(bound):
+			return nil
+		}
+		found.Keys = append(found.Keys, bound)
+		return put(tx, found)
+	})
+	return r.after(ctx, p, err)
+}
+
 // Unbind forgets one key of an identity: certificates for it are refused from then on, and so are the tokens that are
 // bound to those.
 func (r *Registry) Unbind(ctx context.Context, p identity.Principal, bound KeyHash) (Identity, error) {
@@ -210,19 +231,23 @@ func (r *Registry) after(ctx context.Context, p identity.Principal, err error) (
 }
 
 func changeTx(tx *kv.Tx, p identity.Principal, change func(*Identity)) error {
-	text, revision, err := tx.Get(key(p))
-	if errors.Is(err, kv.ErrNotFound) {
-		return fmt.Errorf("%w: %s", ErrNotFound, p)
-	}
-	if err != nil {
-		return err
-	}
-	found, err := decode(text, revision)
+	found, err := readOne(tx, p)
 	if err != nil {
 		return err
 	}
 	change(&found)
 	return put(tx, found)
+}
+
+func readOne(tx *kv.Tx, p identity.Principal) (Identity, error) {
+	text, revision, err := tx.Get(key(p))
+	if errors.Is(err, kv.ErrNotFound) {
+		return Identity{}, fmt.Errorf("%w: %s", ErrNotFound, p)
+	}
+	if err != nil {
+		return Identity{}, err
+	}
+	return decode(text, revision)
 }
 
 func put(tx *kv.Tx, i Identity) error {
