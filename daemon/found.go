@@ -156,11 +156,7 @@ func (n *node) found(ctx context.Context, hardware hsm.Token, f *founding) error
 	if err := await(ctx, "open the new keyring", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
 		return err
 	}
-	m.db.Wake()
-	return await(ctx, "wait for the first operator to be known", func() bool {
-		_, known := m.registry.Lookup(f.operator)
-		return known
-	})
+	return m.server.Reload(ctx)
 }
 
 func (n *node) writeFirst(tx *kv.Tx, m *member, f *founding) error {

@@ -50,6 +50,9 @@ func (n *node) joinCluster(ctx context.Context, request *warderv1.SystemServiceJ
 	if err := await(ctx, "catch up with the cluster", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
 		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", err)
 	}
+	if err := m.server.Reload(ctx); err != nil {
+		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", err)
+	}
 	return &warderv1.SystemServiceJoinClusterResponse{ClusterId: home.ClusterID, Commitment: home.Commitment}, nil
 }
 

@@ -215,7 +215,7 @@ func (m *member) problems() []string {
 	var found []string
 	if m.keeper.Sealed() {
 		found = append(found, "the node is sealed")
-	} else if err := m.unread(); err != nil {
+	} else if err := m.server.Unread(); err != nil {
 		found = append(found, "what the node decides by cannot be read: "+err.Error())
 	}
 	if err := m.keeper.Health(); err != nil {
@@ -230,11 +230,6 @@ func (m *member) problems() []string {
 	return found
 }
 
-// unread says which of the records that every decision needs could not be read.
-func (m *member) unread() error {
-	return errors.Join(m.registry.Problem(), m.tokens.Problem(), m.policies.Current().Err())
-}
-
 // ready is what /readyz tells anybody: no more than that the node does not serve.
 func (m *member) ready() error {
 	switch {
@@ -242,7 +237,7 @@ func (m *member) ready() error {
 		return errors.New("sealed")
 	case m.log.Healthy() != nil:
 		return errors.New("audit log unavailable")
-	case m.unread() != nil:
+	case m.server.Unread() != nil:
 		return errors.New("state unreadable")
 	case m.raft.Staleness() > m.node.cfg.Staleness:
 		return errors.New("not up to date")

@@ -237,6 +237,15 @@ func TestASealedNodeSaysSo(t *testing.T) {
 	if _, err := n.client.Credentials.RevealCredential(t.Context(), &warderv1.RevealCredentialRequest{Namespace: "default", Name: "one"}); err != nil {
 		t.Errorf("after unsealing: %v", err)
 	}
+	for range 20 {
+		if _, err := local.System.Seal(t.Context(), &warderv1.SealRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := local.System.Unseal(t.Context(), &warderv1.UnsealRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		n.want(t, "as soon as it says that it is unsealed", n.operator, reveal, askOne, "")
+	}
 	_, err = local.System.InitCluster(t.Context(), &warderv1.InitClusterRequest{
 		ClusterName: "again", TrustDomain: trustDomain, OperatorNamespace: "system", OperatorName: "again", OperatorCsr: make([]byte, 64),
 	})

@@ -148,7 +148,7 @@ func findNode(r warderv1.Reason, row rowFunc) (Row, bool) {
 	case warderv1.Reason_REASON_ALREADY_INITIALISED:
 		return row(connect.CodeFailedPrecondition, Never, "The node belongs to a cluster already.", "use it as it is; a new cluster needs an empty data directory")
 	case warderv1.Reason_REASON_STALE:
-		return row(connect.CodeUnavailable, Elsewhere, "The node has not heard from a leader for too long to answer.", "use another node; check this one's network")
+		return row(connect.CodeUnavailable, Elsewhere, "The node is not up to date: it has not heard from a leader for too long, or has not read yet what it decides by.", "use another node; where it lasts, check this one's network and log")
 	case warderv1.Reason_REASON_NO_LEADER:
 		return row(connect.CodeUnavailable, Later, "There is no leader now; nothing was done.", "try again; where it lasts, bring a majority of the members up")
 	case warderv1.Reason_REASON_OUTCOME_UNKNOWN:

@@ -47,6 +47,8 @@ func errorTable() []row {
 		{errTokenScope, warderv1.Reason_REASON_TOKEN_SCOPE, true},
 		{errDenied, warderv1.Reason_REASON_PERMISSION_DENIED, true},
 		{errForeign, warderv1.Reason_REASON_NAMESPACE_FOREIGN, true},
+		{errSealed, warderv1.Reason_REASON_SEALED, true},
+		{errUnread, warderv1.Reason_REASON_STALE, true},
 		{errStale, warderv1.Reason_REASON_STALE, true},
 		{errAudit, warderv1.Reason_REASON_AUDIT_UNAVAILABLE, false},
 		{ErrField, warderv1.Reason_REASON_INVALID_ARGUMENT, true},

@@ -32,7 +32,9 @@ var (
 	errSocketOnly      = errors.New("this method is served on the node's local socket only")
 	errDenied          = errors.New("no policy permits it")
 	errForeign         = errors.New("the resource is in another namespace than the caller")
+	errSealed          = errors.New("the node is sealed: it holds no keys, and answers nothing else")
 	errStale           = errors.New("this node has not heard from a leader for too long to answer")
+	errUnread          = errors.New("this node has not read yet, or cannot read, the identities, policies and token keys that it decides by")
 	errTokenNeeded     = errors.New("a workload or device needs a token for this: ask TokenService.IssueToken for one")
 	errTokenScope      = errors.New("the token's grants do not cover this action on this resource")
 	errChained         = errors.New("a token is not issued to a token: present the certificate alone")
@@ -102,8 +104,8 @@ func (s *Server) travel(ctx context.Context, procedure string, header http.Heade
 
 // decide runs the steps in their order; the first that refuses ends the road.
 func (s *Server) decide(ctx context.Context, call *Call, row method, header http.Header, message proto.Message) (policy.Decision, error) {
-	if !row.sealed && s.Keeper.Sealed() {
-		return policy.Decision{}, s.whySealed()
+	if err := s.serving(row); err != nil {
+		return policy.Decision{}, err
 	}
 	claims, err := s.authenticate(ctx, call, row, header, message)
 	if err != nil {
@@ -132,6 +134,30 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 		err = s.Tokens.Spend(ctx, *claims)
 	}
 	return verdict, err
+}
+
+// serving refuses what the node cannot decide on now, at once, before anything of the caller is looked at.
+func (s *Server) serving(row method) error {
+	switch {
+	case row.sealed:
+		return nil
+	case s.Keeper.Sealed():
+		return errSealed
+	case s.Unread() != nil:
+		return errUnread
+	}
+	return nil
+}
+
+// Unread says which of the records that every decision needs this node has not read, or cannot read.
+func (s *Server) Unread() error {
+	return errors.Join(s.Registry.Problem(), s.Tokens.Problem(), s.Policies.Current().Err())
+}
+
+// Reload reads anew the records that every decision needs, so that a node which was just unsealed, founded or admitted
+// answers as soon as it says that it does.
+func (s *Server) Reload(ctx context.Context) error {
+	return errors.Join(s.Registry.Reload(ctx), s.Tokens.Reload(ctx), s.Policies.Reload(ctx))
 }
 
 // charge counts a caller who did not prove who it is against its address, so that nobody guesses at speed.
@@ -260,8 +286,8 @@ func within(call *Call, row method, claims *token.Claims, wanted policy.Resource
 func (s *Server) still(ctx context.Context, header http.Header) error {
 	call := callOf(ctx)
 	row := s.table[call.Procedure]
-	if !row.sealed && s.Keeper.Sealed() {
-		return s.whySealed()
+	if err := s.serving(row); err != nil {
+		return err
 	}
 	claims, err := s.authenticatePeer(ctx, call, row, header)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"warder/api/reason"
 	warderv1 "warder/api/warder/v1"
 	"warder/daemon/audit"
 	"warder/daemon/seal"
@@ -33,6 +32,9 @@ func (s systemService) Unseal(ctx context.Context, _ *warderv1.UnsealRequest) (*
 	if err := s.Keeper.Unseal(ctx); err != nil {
 		return nil, &sealedError{err}
 	}
+	if err := s.Reload(ctx); err != nil {
+		return nil, err
+	}
 	return &warderv1.UnsealResponse{Sealed: s.Keeper.Sealed()}, nil
 }
 
@@ -49,11 +51,6 @@ type sealedError struct{ cause error }
 
 func (e *sealedError) Error() string { return "the node stays sealed: " + e.cause.Error() }
 func (e *sealedError) Unwrap() error { return e.cause }
-
-// whySealed is the refusal of a sealed node: at once, before anything of the caller is looked at.
-func (s *Server) whySealed() error {
-	return reason.New(warderv1.Reason_REASON_SEALED, "the node is sealed: it holds no keys, and answers nothing else")
-}
 
 func (s systemService) GetStatus(ctx context.Context, _ *warderv1.GetStatusRequest) (*warderv1.GetStatusResponse, error) {
 	leader, _ := s.Cluster.Leader()

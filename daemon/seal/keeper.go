@@ -109,6 +109,7 @@ func (k *Keeper) Seal() {
 	defer k.mu.Unlock()
 	k.closed, k.revision, k.epoch = true, 0, 0
 	k.cfg.Holder.Clear()
+	k.cfg.DB.Wake() // what was decoded is forgotten, and read anew when the node is unsealed
 	k.cfg.Logger.Warn("the node was sealed by an operator")
 }
 

@@ -6,9 +6,6 @@ import (
 	"encoding/base64"
 )
 
-// Load reads keys and revocations, as Run does.
-func (s *Service) Load(ctx context.Context) error { return s.load(ctx) }
-
 // Sweep is what Run does each minute.
 func (s *Service) Sweep(ctx context.Context) { s.sweep(ctx) }
 

@@ -60,7 +60,7 @@ func (s *Service) Revoke(ctx context.Context, id string, expires time.Time) erro
 	if err != nil {
 		return fmt.Errorf("revoke a token: %w", err)
 	}
-	return s.load(ctx)
+	return s.Reload(ctx)
 }
 
 // sweep is best effort: what it leaves, the next one finds.

@@ -56,7 +56,7 @@ type Service struct {
 	fault   atomic.Pointer[error] // of the last load
 }
 
-// New gives a service that has no keys until Run, or a change, has loaded them.
+// New gives a service that has no keys until Run, Reload or a change has loaded them.
 func New(cfg Config) (*Service, error) {
 	if cfg.Leeway < 0 || cfg.Leeway > maxLeeway {
 		return nil, fmt.Errorf("the leeway of tokens must be 0 to %s", maxLeeway)
@@ -69,6 +69,8 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg}
 	s.current.Store(&view{})
+	unread := errors.New("no token keys were loaded yet")
+	s.fault.Store(&unread)
 	return s, nil
 }
 
@@ -82,7 +84,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	for {
 		var retry <-chan time.Time
-		if err := s.load(ctx); err != nil && !errors.Is(err, keyring.ErrSealed) {
+		if err := s.Reload(ctx); err != nil && !errors.Is(err, keyring.ErrSealed) {
 			retry = time.After(retryAfter)
 		}
 		select {
@@ -97,7 +99,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// Problem says why the last load of keys and revocations failed, for readiness; nil when it did not.
+// Problem says why there are no keys: the last load of keys and revocations failed, or there was none yet. It is nil when
+// tokens can be issued and verified.
 func (s *Service) Problem() error {
 	if fault := s.fault.Load(); fault != nil {
 		return *fault
@@ -105,14 +108,16 @@ func (s *Service) Problem() error {
 	return nil
 }
 
-// load reads keys and revocations anew. Where it fails there are none: no token is issued, and none verifies.
-func (s *Service) load(ctx context.Context) error {
+// Reload reads keys and revocations anew. Where it fails there are none: no token is issued, and none verifies.
+func (s *Service) Reload(ctx context.Context) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
 	next, err := s.read(ctx)
 	if err != nil {
-		s.fault.Store(&err)
-		s.current.Store(&view{})
+		if ctx.Err() == nil { // else it is the caller who gave up, and what was read stands
+			s.fault.Store(&err)
+			s.current.Store(&view{})
+		}
 		return err
 	}
 	if last := s.current.Load(); slices.EqualFunc(last.signers, next.signers, func(a, b signer) bool { return a.id == b.id }) {

@@ -71,7 +71,7 @@ func (w *world) serve(t testing.TB, issuer string, leeway time.Duration) *token.
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := service.Load(t.Context()); err != nil {
+	if err := service.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return service

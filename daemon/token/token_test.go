@@ -156,7 +156,7 @@ func TestRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := elsewhere.Load(t.Context()); err != nil {
+	if err := elsewhere.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := elsewhere.Verify(raw, certificate); !errors.Is(err, token.ErrInvalid) {
@@ -327,7 +327,7 @@ func TestRotation(t *testing.T) {
 	}
 	w.now = noon.Add(2 * time.Hour)
 	w.service.Sweep(t.Context())
-	if err := w.service.Load(t.Context()); err != nil {
+	if err := w.service.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := keys(); n != 1 {
@@ -353,7 +353,7 @@ func TestKeysAreRotatedByAge(t *testing.T) {
 	for range 3 { // as by three nodes
 		w.service.Sweep(t.Context())
 	}
-	if err := w.service.Load(t.Context()); err != nil {
+	if err := w.service.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	after, err := w.service.JWKS()
@@ -451,7 +451,7 @@ func TestSealedNodeKnowsNoToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.holder.Clear()
-	if err := w.service.Load(t.Context()); !errors.Is(err, keyring.ErrSealed) || !errors.Is(w.service.Problem(), keyring.ErrSealed) {
+	if err := w.service.Reload(t.Context()); !errors.Is(err, keyring.ErrSealed) || !errors.Is(w.service.Problem(), keyring.ErrSealed) {
 		t.Errorf("load: %v, problem: %v; want %v", err, w.service.Problem(), keyring.ErrSealed)
 	}
 	_, _, issueErr := w.service.Issue(request())
@@ -461,6 +461,20 @@ func TestSealedNodeKnowsNoToken(t *testing.T) {
 		if !errors.Is(err, keyring.ErrSealed) {
 			t.Errorf("sealed: %v; want %v", err, keyring.ErrSealed)
 		}
+	}
+}
+
+// TestACallerWhoGivesUpHarmsNobody: a change whose caller goes away while it is read back leaves the keys in force.
+func TestACallerWhoGivesUpHarmsNobody(t *testing.T) {
+	w := newWorld(t)
+	raw, _ := w.issue(t, request())
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if err := w.service.Reload(gone); err == nil {
+		t.Fatal("a reload went on without its caller")
+	}
+	if _, err := w.service.Verify(raw, certificate); err != nil || w.service.Problem() != nil {
+		t.Errorf("after a reload that was given up: %v, %v", err, w.service.Problem())
 	}
 }
 

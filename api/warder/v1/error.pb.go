@@ -88,7 +88,7 @@ const (
 	Reason_REASON_UNINITIALISED Reason = 51
 	// The cluster is initialised already.
 	Reason_REASON_ALREADY_INITIALISED Reason = 52
-	// The node has not heard from a leader for too long to answer.
+	// The node is not up to date: it has not heard from a leader for too long, or has not read yet what it decides by.
 	Reason_REASON_STALE Reason = 53
 	// There is no leader now. Nothing was done.
 	Reason_REASON_NO_LEADER Reason = 54

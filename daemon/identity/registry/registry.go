@@ -81,10 +81,12 @@ type Registry struct {
 	view  loader
 }
 
-// New gives the registry stored in db. It knows nobody until Run, or a change, has loaded it.
+// New gives the registry stored in db. It knows nobody until Run, Reload or a change has loaded it.
 func New(db *kv.DB, clock func() time.Time) *Registry {
 	r := &Registry{db: db, clock: clock}
 	r.view.current.Store(&view{})
+	unread := errors.New("no identities were loaded yet")
+	r.view.fault.Store(&unread)
 	return r
 }
 

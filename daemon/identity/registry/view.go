@@ -94,7 +94,10 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
-// Problem says why the last load failed, for readiness; nil when it did not.
+// Reload makes Lookup show everything that was applied on this node before the call.
+func (r *Registry) Reload(ctx context.Context) error { return r.view.load(ctx, r.db) }
+
+// Problem says why nobody is known: the last load failed, or there was none yet. It is nil when Lookup can be trusted.
 func (r *Registry) Problem() error {
 	if fault := r.view.fault.Load(); fault != nil {
 		return *fault
