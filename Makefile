@@ -10,11 +10,12 @@ BUF            := github.com/bufbuild/buf/cmd/buf@v1.75.0
 PROTOC_GEN_GO  := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12
 PROTOC_CONNECT := connectrpc.com/connect/cmd/protoc-gen-connect-go@v1.21.1
 GOLANGCI       := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-# How long each fuzz target runs in CI, and how many nodes the crash test kills there.
+# How long each fuzz target runs in CI.
 FUZZTIME := 3s
-KILLS    := 50
+# The battery of faults mounts file systems and makes network namespaces.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 
-.PHONY: help deps deps-test tools build run demo test race lint generate generated-check breaking fuzz e2e bench ci clean
+.PHONY: help deps deps-test tools build run demo test race lint generate generated-check breaking fuzz e2e faults deps-faults bench ci clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ run: deps build ## start three nodes on SoftHSM tokens, do the main job, and sta
 
 demo: deps build ## the same six steps, then exit
 	@deploy/demo/demo
+
+deps-faults: deps ## install what the battery of faults injects them with
+	@deploy/install-packages strace iproute2 iptables e2fsprogs xfsprogs nbdkit fuse3
 
 test: deps-test ## all tests
 	go test -short -timeout 20m ./...
@@ -58,7 +62,7 @@ $(BIN)/.golangci-%:
 	@touch $@
 
 lint: tools $(BIN)/.golangci-$(lastword $(subst @, ,$(GOLANGCI))) ## vet, golangci-lint, and buf's lint of the API
-	go vet ./...
+	go vet -tags battery ./...
 	$(BIN)/golangci-lint run ./...
 	$(BIN)/buf lint
 
@@ -75,9 +79,12 @@ breaking: tools ## fail where the API breaks callers of the last release
 fuzz: ## run every fuzz target for a moment
 	deploy/fuzz $(FUZZTIME)
 
-e2e: build deps ## real processes: crashes, damage, and the demonstration
-	WARDER_KILLS=$(KILLS) go test -timeout 20m -run 'Kill9|Damage' -v ./cli/warder
+e2e: build deps ## real processes: the battery of faults in its short form, and the demonstration
+	go test -tags battery -short -count 1 -timeout 20m -v ./cli/battery
 	deploy/demo/demo
+
+faults: deps deps-faults ## the battery of faults in its long form: at most an hour, as root; RUN= names tests, SEED= repeats
+	$(ROOT) env WARDER_SEED=$(SEED) go test -tags battery -count 1 -timeout 70m -v -run '$(RUN)' ./cli/battery
 
 bench: ## the benchmarks of every package
 	go test -run '^$$' -bench . -benchmem ./...

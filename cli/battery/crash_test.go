@@ -1,34 +1,28 @@
-package main_test
+//go:build battery
+
+package battery_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"warder/api/client"
 	warderv1 "warder/api/warder/v1"
+	"warder/cli/battery/town"
 )
 
-// kills is how many nodes the crash test kills: WARDER_KILLS, or a few.
-func kills(t testing.TB) int {
-	t.Helper()
-	text := os.Getenv("WARDER_KILLS")
-	if text == "" {
-		return 5
+// kills is how many nodes the crash test kills.
+func kills() int {
+	if testing.Short() {
+		return 40
 	}
-	count, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("WARDER_KILLS: %v", err)
-	}
-	return count
+	return 200
 }
 
 // writers keep storing credentials with names of their own, and remember which were acknowledged.
@@ -88,30 +82,28 @@ func (w *writers) count() int {
 // TestNothingAcknowledgedIsLostToKill9 kills one node after the other at any moment, writers running: each starts
 // again, and every acknowledged write is there at the end, on every node.
 func TestNothingAcknowledgedIsLostToKill9(t *testing.T) {
-	c := newTestCluster(t)
-	w := startWriters(t, c.client, 4)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, seed))
-	for range kills(t) {
+	c := town.New(t, town.Plan{})
+	w := startWriters(t, c.Client, 4)
+	random := town.Random(t)
+	for range kills() {
 		before := w.count()
 		pause := time.NewTimer(time.Duration(random.IntN(300)) * time.Millisecond)
 		<-pause.C // any moment: this is the fault, not a wait for something
-		victim := c.nodes[random.IntN(len(c.nodes))]
-		victim.kill()
-		eventually(t, "the others go on writing", 30*time.Second, func() error {
+		victim := c.Nodes[random.IntN(len(c.Nodes))]
+		victim.Kill()
+		town.Eventually(t, "the others go on writing", 30*time.Second, func() error {
 			if w.count() <= before+1 {
 				return errors.New("no write was acknowledged since the kill")
 			}
 			return nil
 		})
-		victim.start(t)
-		c.ready(t, victim)
+		victim.Start(t)
+		c.Ready(t, victim)
 	}
 	acknowledged := w.finish()
 	t.Logf("%d writes acknowledged, %d answered with an error", len(acknowledged), w.failures)
-	for _, n := range c.nodes {
-		checkAll(t, c.at(t, n), n.id, acknowledged)
+	for _, n := range c.Nodes {
+		checkAll(t, c.Dial(t, n), n.ID, acknowledged)
 	}
 }
 

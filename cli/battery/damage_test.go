@@ -1,7 +1,8 @@
-package main_test
+//go:build battery
+
+package battery_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"warder/api/client"
-	warderv1 "warder/api/warder/v1"
+	"warder/cli/battery/town"
 )
 
 // harm is one thing that a disk does to a file.
@@ -71,26 +71,26 @@ func damageable(t testing.TB, dir string) []string {
 // TestDamageIsNamedNeverServed harms each file of one node in turn while the node is down. The node then serves all
 // that was acknowledged, or names the damage and does not serve; the others go on throughout.
 func TestDamageIsNamedNeverServed(t *testing.T) {
-	c := newTestCluster(t)
-	w := startWriters(t, c.client, 2)
-	eventually(t, "some writes", 30*time.Second, func() error {
+	c := town.New(t, town.Plan{})
+	w := startWriters(t, c.Client, 2)
+	town.Eventually(t, "some writes", 30*time.Second, func() error {
 		if w.count() < 50 {
 			return errors.New("too few")
 		}
 		return nil
 	})
 	acknowledged := w.finish()
-	victim := c.nodes[2]
-	c.ready(t, victim)
-	victim.kill()
+	victim := c.Nodes[2]
+	c.Ready(t, victim)
+	victim.Kill()
 	outcomes := map[string]int{}
-	for i, file := range damageable(t, victim.data()) {
+	for i, file := range damageable(t, victim.Data) {
 		for j, harm := range harms() {
 			if testing.Short() && (i+j)%3 != 0 {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s of %s", harm.name, file), func(t *testing.T) {
-				outcomes[c.suffer(t, victim, file, harm, acknowledged)]++
+				outcomes[suffer(t, c, victim, file, harm, acknowledged)]++
 			})
 		}
 	}
@@ -101,11 +101,11 @@ func TestDamageIsNamedNeverServed(t *testing.T) {
 }
 
 // suffer gives what became of the node: "unharmed", "rebuilt" or "refused".
-func (c *testCluster) suffer(t testing.TB, victim *process, file string, harm harm, acknowledged map[string]string) string {
+func suffer(t testing.TB, c *town.Town, victim *town.Node, file string, harm harm, acknowledged map[string]string) string {
 	t.Helper()
-	before := filepath.Join(victim.dir, "before")
-	replaceDir(t, victim.data(), before)
-	path := filepath.Join(victim.data(), file)
+	before := filepath.Join(victim.Dir, "before")
+	replaceDir(t, victim.Data, before)
+	path := filepath.Join(victim.Data, file)
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) { // the node has rolled or merged it away since
 		return "gone"
@@ -116,43 +116,32 @@ func (c *testCluster) suffer(t testing.TB, victim *process, file string, harm ha
 	if err := harm.do(path, info.Size()); err != nil {
 		t.Fatal(err)
 	}
-	victim.launch(t)
-	defer victim.kill()
-	one := c.at(t, victim)
+	victim.Launch(t)
+	defer victim.Kill()
+	one := c.Dial(t, victim)
 	outcome := ""
-	eventually(t, "the node serves or refuses", 60*time.Second, func() error {
-		if ended := victim.ended(); ended != nil {
+	town.Eventually(t, "the node serves or refuses", 60*time.Second, func() error {
+		if ended := victim.Ended(); ended != nil {
 			outcome = "refused"
 			if !strings.Contains(ended.Error(), "damaged") {
-				return &finalError{fmt.Errorf("it does not name the damage: %w", ended)}
+				return town.Final(fmt.Errorf("it does not name the damage: %w", ended))
 			}
 			return nil
 		}
 		outcome = "unharmed"
-		return servesAll(t, one)
+		return town.Serves(t, one)
 	})
 	if outcome == "refused" { // what an operator would do: put the file's copy back
-		replaceDir(t, before, victim.data())
-		victim.start(t)
-		c.ready(t, victim)
+		replaceDir(t, before, victim.Data)
+		victim.Start(t)
+		c.Ready(t, victim)
 		return outcome
 	}
-	checkAll(t, one, victim.id, acknowledged)
-	if strings.Contains(victim.log.String(), "is set aside and rebuilt") {
+	checkAll(t, one, victim.ID, acknowledged)
+	if strings.Contains(victim.Log(), "is set aside and rebuilt") {
 		return "rebuilt"
 	}
 	return outcome
-}
-
-func servesAll(t testing.TB, one *client.Client) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	status, err := one.System.GetStatus(ctx, &warderv1.GetStatusRequest{})
-	if err == nil && len(status.GetProblems()) > 0 {
-		return errors.New(strings.Join(status.GetProblems(), "; "))
-	}
-	return err
 }
 
 // replaceDir makes one folder a copy of another, with its modes and holes.
