@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"warder/cli/battery/town"
+	"warder/cli/battery/work"
 )
 
 // harm is one thing that a disk does to a file.
@@ -71,17 +72,12 @@ func damageable(t testing.TB, dir string) []string {
 // TestDamageIsNamedNeverServed harms each file of one node in turn while the node is down. The node then serves all
 // that was acknowledged, or names the damage and does not serve; the others go on throughout.
 func TestDamageIsNamedNeverServed(t *testing.T) {
-	c := town.New(t, town.Plan{})
-	w := startWriters(t, c.Client, 2)
-	town.Eventually(t, "some writes", 30*time.Second, func() error {
-		if w.count() < 50 {
-			return errors.New("too few")
-		}
-		return nil
-	})
-	acknowledged := w.finish()
-	victim := c.Nodes[2]
-	c.Ready(t, victim)
+	at := town.New(t, town.Plan{})
+	crew := work.Start(t, at)
+	crew.Await(t, 50)
+	crew.Halt()
+	victim := at.Nodes[2]
+	at.Ready(t, victim)
 	victim.Kill()
 	outcomes := map[string]int{}
 	for i, file := range damageable(t, victim.Data) {
@@ -90,7 +86,7 @@ func TestDamageIsNamedNeverServed(t *testing.T) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s of %s", harm.name, file), func(t *testing.T) {
-				outcomes[suffer(t, c, victim, file, harm, acknowledged)]++
+				outcomes[suffer(t, at, victim, file, harm, crew)]++
 			})
 		}
 	}
@@ -101,7 +97,7 @@ func TestDamageIsNamedNeverServed(t *testing.T) {
 }
 
 // suffer gives what became of the node: "unharmed", "rebuilt" or "refused".
-func suffer(t testing.TB, c *town.Town, victim *town.Node, file string, harm harm, acknowledged map[string]string) string {
+func suffer(t testing.TB, at *town.Town, victim *town.Node, file string, harm harm, crew *work.Crew) string {
 	t.Helper()
 	before := filepath.Join(victim.Dir, "before")
 	replaceDir(t, victim.Data, before)
@@ -118,7 +114,7 @@ func suffer(t testing.TB, c *town.Town, victim *town.Node, file string, harm har
 	}
 	victim.Launch(t)
 	defer victim.Kill()
-	one := c.Dial(t, victim)
+	one := at.Dial(t, victim)
 	outcome := ""
 	town.Eventually(t, "the node serves or refuses", 60*time.Second, func() error {
 		if ended := victim.Ended(); ended != nil {
@@ -134,10 +130,10 @@ func suffer(t testing.TB, c *town.Town, victim *town.Node, file string, harm har
 	if outcome == "refused" { // what an operator would do: put the file's copy back
 		replaceDir(t, before, victim.Data)
 		victim.Start(t)
-		c.Ready(t, victim)
+		at.Ready(t, victim)
 		return outcome
 	}
-	checkAll(t, one, victim.ID, acknowledged)
+	crew.Check(t, victim)
 	if strings.Contains(victim.Log(), "is set aside and rebuilt") {
 		return "rebuilt"
 	}

@@ -8,21 +8,26 @@ import (
 	"testing"
 	"time"
 
+	warderv1 "warder/api/warder/v1"
 	"warder/cli/battery/town"
+	"warder/cli/battery/work"
 )
 
-// BenchmarkFailover kills the leader with -9 while writers run, and measures until the next write is acknowledged.
-// Its figure is the median.
+// BenchmarkFailover kills the leader with -9 while callers are at work, and measures until the next write is
+// acknowledged. Its figure is the median.
 func BenchmarkFailover(b *testing.B) {
-	c := town.New(b, town.Plan{})
-	startWriters(b, c.Client, 2)
+	at := town.New(b, town.Plan{})
+	work.Start(b, at)
 	var took []time.Duration
 	for n := 0; b.Loop(); n++ {
-		leader := c.Leader(b)
+		leader := at.Leader(b)
 		leader.Kill()
 		began := time.Now()
 		for attempt := 0; ; attempt++ { // one that was on its way to the killed node has an unknown outcome
-			_, err := c.Client.Credentials.PutCredential(b.Context(), putRequest(fmt.Sprintf("failover-%d-%d", n, attempt), "x"))
+			_, err := at.Client.Credentials.PutCredential(b.Context(), &warderv1.PutCredentialRequest{
+				Namespace: "failover", Name: fmt.Sprintf("%d-%d", n, attempt), Profile: "static",
+				Fields: []*warderv1.SecretField{{Name: "secret", Value: []byte("x")}},
+			})
 			if err == nil {
 				break
 			}
@@ -32,7 +37,7 @@ func BenchmarkFailover(b *testing.B) {
 		}
 		took = append(took, time.Since(began))
 		leader.Start(b)
-		c.Ready(b, leader)
+		at.Ready(b, leader)
 	}
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "ms-median")
