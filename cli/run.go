@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"warder/api/client"
 )
 
 // The exit codes.
@@ -67,6 +69,7 @@ type flags struct {
 	context, namespace, ca, certificate, key, token, trustDomain, format string
 	endpoints                                                            []string
 	timeout                                                              time.Duration
+	linearizable                                                         bool
 }
 
 func (a *app) root() *cobra.Command {
@@ -81,7 +84,10 @@ $WARDER_CONTEXT, else warder/context.yaml in $XDG_CONFIG_HOME or ~/.config.`,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if a.flags.linearizable {
+				cmd.SetContext(client.Linearizable(cmd.Context()))
+			}
 			return oneOf("--format", a.flags.format, "table", "json")
 		},
 	}
@@ -95,6 +101,7 @@ $WARDER_CONTEXT, else warder/context.yaml in $XDG_CONFIG_HOME or ~/.config.`,
 	f.StringVar(&a.flags.trustDomain, "trust-domain", "", "SPIFFE trust domain of the cluster's nodes")
 	f.StringVar(&a.flags.token, "token", "", "token to show: @file, - or env:NAME (default env:WARDER_TOKEN when set)")
 	f.DurationVar(&a.flags.timeout, "timeout", 15*time.Second, "time for each call")
+	f.BoolVar(&a.flags.linearizable, "linearizable", false, "answers show everything acknowledged before, on any node; each asks a majority first")
 	f.StringVar(&a.flags.format, "format", "table", "output: table or json")
 	root.AddCommand(
 		a.server(), a.hsmChild(), a.operator(), a.identity(), a.policy(), a.credential(), a.keys(), a.device(),

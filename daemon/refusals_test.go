@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -216,6 +217,32 @@ func TestAnEnrolmentTokenHasOneWinner(t *testing.T) {
 	racing.Wait()
 	if winners.Load() != 1 {
 		t.Errorf("%d of 200 redemptions won; want 1", winners.Load())
+	}
+}
+
+// TestReadsCanBeLinearizable asks for an answer that shows everything acknowledged before, and for what there is not.
+func TestReadsCanBeLinearizable(t *testing.T) {
+	n, bot := prepared(t)
+	reading := n.withToken(t, bot, fmt.Sprintf(issueReveal, ""))
+	for value, reason := range map[string]string{"linearizable": "", "": "INVALID_ARGUMENT", "eventual": "INVALID_ARGUMENT"} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+reveal, strings.NewReader(askOne))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header = http.Header{"Warder-Consistency": {value}, "Content-Type": {"application/json"}, "Authorization": {"Bearer " + reading.token}}
+		before := n.records(t)
+		response, err := reading.http.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if got := reasonIn(text); err != nil || got != reason || reason == "" && response.StatusCode != http.StatusOK || n.records(t) != before+1 {
+			t.Errorf("%q: %d %s %v; want %q and one record", value, response.StatusCode, text, err, reason)
+		}
+	}
+	if _, err := n.client.Policies.ListPolicies(client.Linearizable(t.Context()), &warderv1.ListPoliciesRequest{Namespace: "default"}); err != nil {
+		t.Errorf("by the client: %v", err)
 	}
 }
 

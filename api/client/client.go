@@ -76,6 +76,15 @@ func At(ctx context.Context, endpoint string) context.Context {
 	return context.WithValue(ctx, pinned{}, endpoint)
 }
 
+// linearizable is the context key of Linearizable.
+type linearizable struct{}
+
+// Linearizable returns a context whose calls show everything that was acknowledged, anywhere in the cluster, before
+// they were made. The node asks a majority first. Other calls may show a state as old as the nodes' staleness bound.
+func Linearizable(ctx context.Context) context.Context {
+	return context.WithValue(ctx, linearizable{}, true)
+}
+
 // pin returns the index of the endpoint that the context asks for, or -1.
 func (c *Client) pin(ctx context.Context) (int, error) {
 	text, asked := ctx.Value(pinned{}).(string)

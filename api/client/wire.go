@@ -91,6 +91,9 @@ func (w *wire) Do(request *http.Request) (*http.Response, error) {
 	target := *request.URL
 	target.Scheme, target.Host = a.endpoint.base.Scheme, a.endpoint.base.Host
 	request.URL, request.Host = &target, ""
+	if request.Context().Value(linearizable{}) != nil {
+		request.Header.Set("Warder-Consistency", "linearizable")
+	}
 	if err := w.authorize(request); err != nil {
 		return nil, err
 	}

@@ -38,6 +38,7 @@ type Store struct {
 	db      *kv.DB
 	log     *slog.Logger
 	current atomic.Pointer[Set]
+	watcher *kv.Watcher
 
 	mu   sync.Mutex // held by a reload, so that sets follow each other in order
 	good *Set       // the last that compiled, reused by the next; guarded by mu
@@ -48,15 +49,14 @@ func New(db *kv.DB, log *slog.Logger) *Store {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{db: db, log: log}
+	s := &Store{db: db, log: log, watcher: db.Watch(kv.K(keyPrefix))}
 	s.current.Store(Broken(errors.New("no policies were loaded yet")))
 	return s
 }
 
 // Run keeps Current up to date until ctx ends; its error is ctx's.
 func (s *Store) Run(ctx context.Context) error {
-	w := s.db.Watch(kv.K(keyPrefix))
-	defer w.Close()
+	defer s.watcher.Close()
 	for {
 		if err := s.Reload(ctx); err != nil {
 			s.report(ctx, err)
@@ -64,7 +64,7 @@ func (s *Store) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-w.C():
+		case <-s.watcher.C():
 		}
 	}
 }
@@ -89,6 +89,7 @@ func (s *Store) Decide(r Request) Decision { return s.Current().Decide(r) }
 func (s *Store) Reload(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	applied := s.watcher.Changes()
 	stored, err := s.scan(ctx, kv.K(keyPrefix))
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -103,8 +104,12 @@ func (s *Store) Reload(ctx context.Context) error {
 	}
 	s.good = set
 	s.current.Store(set)
+	s.watcher.Shown(applied)
 	return nil
 }
+
+// Behind says whether a policy changed on this node that Current does not hold yet.
+func (s *Store) Behind() bool { return s.watcher.Behind() }
 
 func documents(stored []Stored) []Document {
 	docs := make([]Document, len(stored))

@@ -104,7 +104,7 @@ func (s *Server) travel(ctx context.Context, procedure string, header http.Heade
 
 // decide runs the steps in their order; the first that refuses ends the road.
 func (s *Server) decide(ctx context.Context, call *Call, row method, header http.Header, message proto.Message) (policy.Decision, error) {
-	if err := s.serving(row); err != nil {
+	if err := s.serving(ctx, row); err != nil {
 		return policy.Decision{}, err
 	}
 	claims, err := s.authenticate(ctx, call, row, header, message)
@@ -117,8 +117,9 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 	if err := s.checker.Check(message); err != nil {
 		return policy.Decision{}, err
 	}
-	if row.caller == byCertificate && s.Cluster.Staleness() > s.StalenessBound {
-		return policy.Decision{}, errStale
+	claims, err = s.upToDate(ctx, call, row, claims, header)
+	if err != nil {
+		return policy.Decision{}, err
 	}
 	found, err := row.resolve(ctx, s, call, message)
 	if err == nil {
@@ -137,7 +138,7 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 }
 
 // serving refuses what the node cannot decide on now, at once, before anything of the caller is looked at.
-func (s *Server) serving(row method) error {
+func (s *Server) serving(ctx context.Context, row method) error {
 	switch {
 	case row.sealed:
 		return nil
@@ -146,18 +147,23 @@ func (s *Server) serving(row method) error {
 	case s.Unread() != nil:
 		return errUnread
 	}
-	return nil
+	return s.catchUp(ctx)
 }
 
-// Unread says which of the records that every decision needs this node has not read, or cannot read.
-func (s *Server) Unread() error {
-	return errors.Join(s.Registry.Problem(), s.Tokens.Problem(), s.Policies.Current().Err())
-}
-
-// Reload reads anew the records that every decision needs, so that a node which was just unsealed, founded or admitted
-// answers as soon as it says that it does.
-func (s *Server) Reload(ctx context.Context) error {
-	return errors.Join(s.Registry.Reload(ctx), s.Tokens.Reload(ctx), s.Policies.Reload(ctx))
+// upToDate refuses on a node that does not know itself up to date, and lets a caller who asks for it wait until it is.
+// What was revoked before that is heeded: such a caller is looked at again.
+func (s *Server) upToDate(ctx context.Context, call *Call, row method, claims *token.Claims, header http.Header) (*token.Claims, error) {
+	waited, err := s.fresh(ctx, header)
+	if err != nil {
+		return nil, err
+	}
+	if waited && call.Peer.Principal != (identity.Principal{}) {
+		return s.authenticatePeer(ctx, call, row, header)
+	}
+	if row.caller == byCertificate && s.Cluster.Staleness() > s.StalenessBound {
+		return nil, errStale
+	}
+	return claims, nil
 }
 
 // charge counts a caller who did not prove who it is against its address, so that nobody guesses at speed.
@@ -286,7 +292,7 @@ func within(call *Call, row method, claims *token.Claims, wanted policy.Resource
 func (s *Server) still(ctx context.Context, header http.Header) error {
 	call := callOf(ctx)
 	row := s.table[call.Procedure]
-	if err := s.serving(row); err != nil {
+	if err := s.serving(ctx, row); err != nil {
 		return err
 	}
 	claims, err := s.authenticatePeer(ctx, call, row, header)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -78,6 +79,7 @@ type Config struct {
 type Server struct {
 	Config
 	table   map[string]method
+	current atomic.Int64 // when what decisions are made by was last known to be up to date, since Started
 	checker *codec.Checker
 }
 

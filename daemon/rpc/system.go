@@ -65,6 +65,8 @@ func (s systemService) GetStatus(ctx context.Context, _ *warderv1.GetStatusReque
 		AuditMode: warderv1.AuditMode_AUDIT_MODE_ENFORCED, DevMode: s.Dev, StartedAt: timestamp(s.Started),
 		Now: timestamp(s.Clock()), Problems: s.Problems(), Commitment: s.Home.Commitment, Role: warderv1.NodeRole_NODE_ROLE_FOLLOWER,
 	}
+	at, hash := s.Store.StateHash()
+	answer.StateIndex, answer.StateHash = at, hash[:]
 	for _, server := range servers {
 		switch {
 		case server.ID == s.Home.Node && s.Cluster.IsLeader():

@@ -49,7 +49,8 @@ type view struct {
 
 // Service issues, verifies and revokes. It is safe for concurrent use.
 type Service struct {
-	cfg Config
+	cfg     Config
+	watcher *kv.Watcher // of keys and revocations
 
 	loading sync.Mutex // one load at a time, so that an older one never overwrites a newer
 	current atomic.Pointer[view]
@@ -67,7 +68,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Issuer == "" || !plain(cfg.Issuer) || !plain(cfg.Audience) {
 		return nil, fmt.Errorf("the issuer and the audience of tokens must be 1 to %d visible ASCII characters without quotes", maxText)
 	}
-	s := &Service{cfg: cfg}
+	s := &Service{cfg: cfg, watcher: cfg.DB.Watch(keysPrefix(), revokedPrefix())}
 	s.current.Store(&view{})
 	unread := errors.New("no token keys were loaded yet")
 	s.fault.Store(&unread)
@@ -77,9 +78,7 @@ func New(cfg Config) (*Service, error) {
 // Run follows keys and revocations until ctx ends, and sweeps what has expired. While they cannot be read, nothing is
 // issued and nothing verifies; [Service.Problem] says why.
 func (s *Service) Run(ctx context.Context) error {
-	keys, revoked := s.cfg.DB.Watch(keysPrefix()), s.cfg.DB.Watch(revokedPrefix())
-	defer keys.Close()
-	defer revoked.Close()
+	defer s.watcher.Close()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	for {
@@ -91,8 +90,7 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-retry:
-		case <-keys.C():
-		case <-revoked.C():
+		case <-s.watcher.C():
 		case <-sweep.C:
 			s.sweep(ctx)
 		}
@@ -112,6 +110,7 @@ func (s *Service) Problem() error {
 func (s *Service) Reload(ctx context.Context) error {
 	s.loading.Lock()
 	defer s.loading.Unlock()
+	applied := s.watcher.Changes()
 	next, err := s.read(ctx)
 	if err != nil {
 		if ctx.Err() == nil { // else it is the caller who gave up, and what was read stands
@@ -128,8 +127,12 @@ func (s *Service) Reload(ctx context.Context) error {
 	}
 	s.fault.Store(nil)
 	s.current.Store(next)
+	s.watcher.Shown(applied)
 	return nil
 }
+
+// Behind says whether a key or a revocation changed on this node that Verify does not heed yet.
+func (s *Service) Behind() bool { return s.watcher.Behind() }
 
 func (s *Service) read(ctx context.Context) (*view, error) {
 	next := &view{revoked: map[string]struct{}{}}

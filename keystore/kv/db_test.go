@@ -371,9 +371,10 @@ func TestWatch(t *testing.T) {
 			return false
 		}
 	}
-	w, all := db.Watch(kv.K("ns", "a")), db.Watch(kv.Key{})
+	w, all, both := db.Watch(kv.K("ns", "a")), db.Watch(kv.Key{}), db.Watch(kv.K("ns", "a"), kv.K("ns", "ab"))
 	defer w.Close()
 	defer all.Close()
+	defer both.Close()
 	steps := []struct {
 		name      string
 		do        func()
@@ -394,6 +395,10 @@ func TestWatch(t *testing.T) {
 		if got := signalled(all); got != s.any {
 			t.Errorf("%s: %v from the watcher of everything", s.name, got)
 		}
+		if want := s.want || s.name == "beside"; both.Behind() != want {
+			t.Errorf("%s: behind is %v for a watcher of two prefixes", s.name, both.Behind())
+		}
+		both.Shown(both.Changes())
 	}
 	var snapshot bytes.Buffer
 	snap, err := db.Store().Snapshot()

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,12 +12,26 @@ type Watcher struct {
 	c     chan struct{}
 	wants func([]Target) bool
 	stop  func()
+
+	changes atomic.Uint64 // signals, before they are coalesced
+	shown   atomic.Uint64 // of them, those that the reader's copy shows
 }
 
 // C returns the channel that gets a signal after a change, a restored snapshot
 // or [DB.Wake]. Signals are coalesced, and now and then there is one without a
 // change: read anew at each. Watch first, then read, or a change falls between.
 func (w *Watcher) C() <-chan struct{} { return w.c }
+
+// Changes counts the signals so far. Who keeps a copy of what is watched takes the count before it reads, and says with
+// Shown that its copy shows that much.
+func (w *Watcher) Changes() uint64 { return w.changes.Load() }
+
+// Shown says that the reader's copy shows what was applied up to a count that Changes gave.
+func (w *Watcher) Shown(changes uint64) { w.shown.Store(changes) }
+
+// Behind says whether something was applied on this member that the reader's copy does not show yet. What a barrier
+// waited for is counted when the barrier returns.
+func (w *Watcher) Behind() bool { return w.changes.Load() != w.shown.Load() }
 
 // Close ends the watch. The channel is not closed.
 func (w *Watcher) Close() { w.stop() }
@@ -25,37 +40,38 @@ func (w *Watcher) notify(touched []Target) {
 	if touched != nil && !w.wants(touched) {
 		return
 	}
+	w.changes.Add(1)
 	select {
 	case w.c <- struct{}{}:
 	default:
 	}
 }
 
-// Watch watches the records, counters and logs at or beneath prefix. The zero
-// Key watches everything, the keyring too. On a sealed member, which cannot
+// Watch watches the records, counters and logs at or beneath the prefixes. The
+// zero Key watches everything, the keyring too. On a sealed member, which cannot
 // tell names apart, every change is signalled.
-func (db *DB) Watch(prefix Key) *Watcher {
-	var known atomic.Pointer[string]
+func (db *DB) Watch(prefixes ...Key) *Watcher {
+	var known atomic.Pointer[[]string]
 	return db.watch(func(touched []Target) bool {
-		if prefix.parts == 0 {
+		if slices.ContainsFunc(prefixes, func(prefix Key) bool { return prefix.parts == 0 }) {
 			return true
 		}
-		path := known.Load()
-		if path == nil {
+		paths := known.Load()
+		if paths == nil {
 			ring, err := db.keys.Keyring()
 			if err != nil {
 				return true
 			}
-			p := blind(ring, prefix)
-			known.Store(&p)
-			path = &p
-		}
-		for _, t := range touched {
-			if !t.Space.system() && strings.HasPrefix(t.Path, *path) {
-				return true
+			blinded := make([]string, len(prefixes))
+			for i, prefix := range prefixes {
+				blinded[i] = blind(ring, prefix)
 			}
+			known.Store(&blinded)
+			paths = &blinded
 		}
-		return false
+		return slices.ContainsFunc(touched, func(t Target) bool {
+			return !t.Space.system() && slices.ContainsFunc(*paths, func(path string) bool { return strings.HasPrefix(t.Path, path) })
+		})
 	})
 }
 

@@ -571,7 +571,11 @@ type GetStatusResponse struct {
 	// Why the node is not ready; empty when it is.
 	Problems []string `protobuf:"bytes,19,rep,name=problems,proto3" json:"problems,omitempty"`
 	// Commitment to the keyring's lineage, 32 bytes; empty before initialisation.
-	Commitment    []byte `protobuf:"bytes,20,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	Commitment []byte `protobuf:"bytes,20,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	// The hash of the whole state, 32 bytes, as the last log entry that was applied left it, and that entry's index.
+	// Members have the same hash at the same index, or one of them is wrong.
+	StateIndex    uint64 `protobuf:"varint,21,opt,name=state_index,json=stateIndex,proto3" json:"state_index,omitempty"`
+	StateHash     []byte `protobuf:"bytes,22,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -742,6 +746,20 @@ func (x *GetStatusResponse) GetProblems() []string {
 func (x *GetStatusResponse) GetCommitment() []byte {
 	if x != nil {
 		return x.Commitment
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetStateIndex() uint64 {
+	if x != nil {
+		return x.StateIndex
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetStateHash() []byte {
+	if x != nil {
+		return x.StateHash
 	}
 	return nil
 }
@@ -990,7 +1008,7 @@ const file_warder_v1_system_proto_rawDesc = "" +
 	"\vSealRequest\"&\n" +
 	"\fSealResponse\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\bR\x06sealed\"\x12\n" +
-	"\x10GetStatusRequest\"\xf4\x05\n" +
+	"\x10GetStatusRequest\"\xb4\x06\n" +
 	"\x11GetStatusResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -1017,7 +1035,11 @@ const file_warder_v1_system_proto_rawDesc = "" +
 	"\bproblems\x18\x13 \x03(\tR\bproblems\x12\x1e\n" +
 	"\n" +
 	"commitment\x18\x14 \x01(\fR\n" +
-	"commitment\"\xe9\x02\n" +
+	"commitment\x12\x1f\n" +
+	"\vstate_index\x18\x15 \x01(\x04R\n" +
+	"stateIndex\x12\x1d\n" +
+	"\n" +
+	"state_hash\x18\x16 \x01(\fR\tstateHash\"\xe9\x02\n" +
 	"\tHsmStatus\x12\x16\n" +
 	"\x06module\x18\x01 \x01(\tR\x06module\x12\x1f\n" +
 	"\vtoken_label\x18\x02 \x01(\tR\n" +

@@ -83,7 +83,7 @@ type Registry struct {
 
 // New gives the registry stored in db. It knows nobody until Run, Reload or a change has loaded it.
 func New(db *kv.DB, clock func() time.Time) *Registry {
-	r := &Registry{db: db, clock: clock}
+	r := &Registry{db: db, clock: clock, view: loader{watcher: db.Watch(prefix())}}
 	r.view.current.Store(&view{})
 	unread := errors.New("no identities were loaded yet")
 	r.view.fault.Store(&unread)

@@ -22,6 +22,7 @@ type view map[identity.Principal]Identity
 // loader replaces the view. A load reads every identity, so those who wait for one share it: what matters to each is
 // only that it began after their change.
 type loader struct {
+	watcher *kv.Watcher
 	current atomic.Pointer[view]
 	fault   atomic.Pointer[error] // of the last load
 
@@ -40,6 +41,7 @@ func (l *loader) load(ctx context.Context, db *kv.DB) error {
 		return nil
 	}
 	covers := l.asked.Load() // all of these made their changes before now
+	applied := l.watcher.Changes()
 	next, err := read(ctx, db)
 	if err != nil {
 		if ctx.Err() == nil { // else it is the caller who gave up, and the view stands
@@ -51,6 +53,7 @@ func (l *loader) load(ctx context.Context, db *kv.DB) error {
 	l.fault.Store(nil)
 	l.current.Store(&next)
 	l.done = covers
+	l.watcher.Shown(applied)
 	return nil
 }
 
@@ -78,8 +81,7 @@ func read(ctx context.Context, db *kv.DB) (view, error) {
 // Run follows the replicated records until ctx ends. While they cannot be read the registry knows nobody, and
 // [Registry.Problem] says why; a sealed node cannot read them.
 func (r *Registry) Run(ctx context.Context) error {
-	watcher := r.db.Watch(prefix())
-	defer watcher.Close()
+	defer r.view.watcher.Close()
 	for {
 		var retry <-chan time.Time
 		if err := r.view.load(ctx, r.db); err != nil && !errors.Is(err, keyring.ErrSealed) {
@@ -89,13 +91,16 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-retry:
-		case <-watcher.C():
+		case <-r.view.watcher.C():
 		}
 	}
 }
 
 // Reload makes Lookup show everything that was applied on this node before the call.
 func (r *Registry) Reload(ctx context.Context) error { return r.view.load(ctx, r.db) }
+
+// Behind says whether an identity changed on this node that Lookup does not show yet.
+func (r *Registry) Behind() bool { return r.view.watcher.Behind() }
 
 // Problem says why nobody is known: the last load failed, or there was none yet. It is nil when Lookup can be trusted.
 func (r *Registry) Problem() error {
