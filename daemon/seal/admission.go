@@ -83,16 +83,29 @@ func (k *Keeper) CreateJoinToken(ctx context.Context, node string, fingerprint h
 	hash := sha256.Sum256(secret)
 	token := JoinToken{Node: node, Fingerprint: fingerprint, Hash: hash[:], Expires: k.cfg.Clock().Add(ttl).UTC()}
 	err := k.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
-		var member Member
-		if found, err := get(tx, memberKey(node), &member); err != nil {
+		if err := mayAdmit(tx, node, fingerprint); err != nil {
 			return err
-		} else if found {
-			return ErrMemberExists
 		}
 		return put(tx, joinTokenKey(id), token)
 	})
 	text := strings.Join([]string{joinPrefix, id, base64.RawURLEncoding.EncodeToString(secret)}, ".")
 	return text, token.Expires, err
+}
+
+// mayAdmit says ErrMemberExists where a member has that name, unless it is one that never came: its admission's answer
+// was lost, or the node did not live to remember it. The same HSM is then admitted again.
+func mayAdmit(tx *kv.Tx, node string, fingerprint hsm.Fingerprint) error {
+	var member Member
+	known, err := get(tx, memberKey(node), &member)
+	if err != nil || !known {
+		return err
+	}
+	var said Confirmation
+	opened, err := get(tx, confirmationKey(node), &said)
+	if err == nil && (opened || member.NodeFingerprint() != fingerprint) {
+		err = ErrMemberExists
+	}
+	return err
 }
 
 // Admit checks a join request, uses its token up, records the member and seals the keyring to it as well, all in one
@@ -110,9 +123,8 @@ func (k *Keeper) Admit(ctx context.Context, request JoinRequest) (Member, error)
 		if err := k.redeem(tx, id, secret, request); err != nil {
 			return err
 		}
-		var existing Member
-		if known, err := get(tx, memberKey(request.Node), &existing); err != nil || known {
-			return errors.Join(err, ErrMemberExists)
+		if err := mayAdmit(tx, request.Node, request.Fingerprint()); err != nil {
+			return err
 		}
 		member = Member{
 			Node: request.Node, Address: request.Address, Endpoint: request.Endpoint, NodeKey: request.NodeKey,
@@ -152,27 +164,12 @@ func (k *Keeper) addMember(tx *kv.Tx, member Member) error {
 	if err != nil {
 		return err
 	}
+	forget(tx, member.Node) // whatever is left of a node of that name
 	if err := put(tx, memberKey(member.Node), member); err != nil {
 		return err
 	}
 	_, err = k.sealAnew(tx, ring, currentRoots)
 	return err
-}
-
-// Evict forgets a member: its entry leaves the sealing, and its certificate is refused from then on.
-// The data keys that it knew must be rotated next.
-func (k *Keeper) Evict(ctx context.Context, node string) error {
-	return k.onNewest(ctx, func(tx *kv.Tx) error {
-		ring, err := k.cfg.Holder.Keyring()
-		if err != nil {
-			return err
-		}
-		tx.Delete(memberKey(node))
-		tx.Delete(confirmationKey(node))
-		tx.Delete(shareKey(node))
-		_, err = k.sealAnew(tx, ring, bothRoots)
-		return err
-	})
 }
 
 func parseJoinToken(text string) (id string, secret []byte, err error) {

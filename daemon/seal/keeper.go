@@ -45,6 +45,8 @@ type Config struct {
 type Keeper struct {
 	cfg Config
 
+	opening sync.Mutex // one login at a time
+
 	mu       sync.Mutex
 	token    hsm.Token // guarded by mu, and below
 	tokenErr error
@@ -53,6 +55,7 @@ type Keeper struct {
 	revision uint64
 	epoch    uint64
 	root     string
+	offer    *RootKey // that this node made for a rotation and may not have shown yet
 }
 
 // NewKeeper gives a sealed node's keeper; Run or Unseal opens it.
@@ -196,7 +199,7 @@ func (k *Keeper) follow(ctx context.Context) error {
 	if err := k.open(ctx); err != nil {
 		return err
 	}
-	steps := []func(context.Context) error{k.confirm, k.offerRoot, k.dropPreviousRoot, k.importCustody, k.shareCustody}
+	steps := []func(context.Context) error{k.confirm, k.offerRoot, k.dropUnshown, k.dropPreviousRoot, k.importCustody, k.shareCustody}
 	if k.cfg.Cluster.IsLeader() {
 		steps = append(steps, k.coordinate)
 	}
@@ -209,6 +212,8 @@ func (k *Keeper) follow(ctx context.Context) error {
 
 // login opens the token where it is not. A PIN that was refused is tried again only at an operator's word.
 func (k *Keeper) login(ctx context.Context, asked bool) error {
+	k.opening.Lock()
+	defer k.opening.Unlock()
 	k.mu.Lock()
 	open, failed := k.token != nil, k.tokenErr
 	k.mu.Unlock()
@@ -320,7 +325,13 @@ func (k *Keeper) confirm(ctx context.Context) error {
 	if err != nil || said == mine {
 		return err
 	}
-	return k.cfg.DB.Update(ctx, func(tx *kv.Tx) error { return put(tx, key, mine) })
+	return k.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
+		var self Member
+		if known, err := get(tx, memberKey(k.cfg.Home.Node), &self); err != nil || !known {
+			return err // evicted: what it says would be taken for the word of its successor of that name
+		}
+		return put(tx, key, mine)
+	})
 }
 
 // Root names the root key that opened the keyring here; empty when sealed.

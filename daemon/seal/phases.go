@@ -11,7 +11,10 @@ import (
 // coordinate moves the rotation one phase on, where every voter has confirmed the phase that it is in.
 func (k *Keeper) coordinate(ctx context.Context) error {
 	rotation, waiting, _, err := k.progress(ctx)
-	if err != nil || !rotation.Running() || len(waiting) > 0 {
+	if err == nil && !rotation.Running() {
+		return k.payOwed(ctx)
+	}
+	if err != nil || len(waiting) > 0 {
 		return err
 	}
 	if rotation.Phase == PhaseReseal {

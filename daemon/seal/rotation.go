@@ -34,7 +34,7 @@ const (
 // resealBatch is how many records are sealed anew between two looks at the rest of the seal's work.
 const resealBatch = 256
 
-// ErrRotating says that a rotation is under way, so that no other may start and no member may come or go.
+// ErrRotating says that a rotation is under way, so that no other may start and no member may come.
 var ErrRotating = errors.New("a rotation is under way: see `warder operator status`, and try again when it is done")
 
 // Rotation is the record of the newest rotation.
@@ -60,6 +60,9 @@ var ErrNoRotation = errors.New("there has been no rotation yet")
 
 // concerns says whether a root rotation replaces that node's key.
 func (r Rotation) concerns(node string) bool { return r.Node == "" || r.Node == node }
+
+// made says whether a root key is one that this rotation had made.
+func (r Rotation) made(key RootKey) bool { return r.Kind == RotateRoot && key.Rotation == r.ID }
 
 // Status is how far the newest rotation is.
 type Status struct {
@@ -127,6 +130,7 @@ func (k *Keeper) startData(tx *kv.Tx, rotation *Rotation) error {
 	if err != nil {
 		return err
 	}
+	tx.Delete(owedKey()) // no evicted node is among those that this key is sealed to
 	rotation.Phase, rotation.NewKey = PhaseDistribute, id
 	return k.reseal(tx, grown, currentRoots, rotation)
 }

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ type Confirmation struct {
 }
 
 func rotationKey() kv.Key                { return kv.K("seal", "rotation") }
+func owedKey() kv.Key                    { return kv.K("seal", "owed") }
 func membersPrefix() kv.Key              { return kv.K("seal-member") }
 func memberKey(node string) kv.Key       { return kv.K("seal-member", node) }
 func confirmationKey(node string) kv.Key { return kv.K("seal-confirmation", node) }
@@ -91,3 +93,13 @@ func (m Member) RootFingerprint() string { return fingerprintOf(m.Root.Public).S
 
 // NodeFingerprint names the member's HSM key, which its certificate is bound to.
 func (m Member) NodeFingerprint() hsm.Fingerprint { return fingerprintOf(m.NodeKey) }
+
+// has says whether a root key is recorded as the member's, in whatever part.
+func (m Member) has(key RootKey) bool {
+	for _, one := range []*RootKey{&m.Root, m.Next, m.Previous} {
+		if one != nil && bytes.Equal(one.Public, key.Public) {
+			return true
+		}
+	}
+	return false
+}

@@ -16,7 +16,7 @@ import (
 
 	"warder/daemon/seal"
 	"warder/hsm"
-	"warder/hsm/softtoken"
+	"warder/hsm/hsmtest"
 	"warder/keystore/keyring"
 	"warder/keystore/kv"
 )
@@ -53,17 +53,36 @@ func (l *sharedLog) Propose(_ context.Context, entry []byte) ([]byte, error) {
 
 func (l *sharedLog) Barrier(context.Context) error { return nil }
 
+// line is one member's way to the log, which can be cut: the member then still sees what the others do.
+type line struct {
+	*sharedLog
+	cut     atomic.Bool
+	refused atomic.Int32
+}
+
+var errCut = errors.New("the line is cut")
+
+func (l *line) Propose(ctx context.Context, entry []byte) ([]byte, error) {
+	if l.cut.Load() {
+		l.refused.Add(1)
+		return nil, errCut
+	}
+	return l.sharedLog.Propose(ctx, entry)
+}
+
 // citizen is one member.
 type citizen struct {
 	town   *town
 	name   string
-	token  hsm.Token
+	token  *hsmtest.Fake
+	line   *line
 	home   seal.Home
 	holder *keyring.Holder
 	db     *kv.DB
 	keeper *seal.Keeper
 	opened atomic.Int32 // how often the token was asked for
 	refuse atomic.Pointer[error]
+	slow   chan struct{} // where not nil, the token opens when it is closed
 	stop   context.CancelFunc
 	ended  chan error
 }
@@ -115,13 +134,9 @@ func newTown(t *testing.T) (*town, *citizen) {
 // settle makes a member-to-be with a token of its own.
 func (w *town) settle(t *testing.T, name string) *citizen {
 	t.Helper()
-	token, err := softtoken.Open("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &citizen{town: w, name: name, token: token, holder: &keyring.Holder{}}
+	c := &citizen{town: w, name: name, token: hsmtest.NewFake(t), line: &line{sharedLog: w.log}, holder: &keyring.Holder{}}
 	c.home = seal.Home{ClusterID: clusterID, Node: name, AuditSeed: make([]byte, ed25519.SeedSize)}
-	c.db = kv.New(w.store, w.log, c.holder)
+	c.db = kv.New(w.store, c.line, c.holder)
 	return c
 }
 
@@ -147,6 +162,9 @@ func (c *citizen) run(t *testing.T) {
 		Home: c.home, Store: c.town.store, DB: c.db, Holder: c.holder, Cluster: c,
 		OpenToken: func(context.Context) (hsm.Token, error) {
 			c.opened.Add(1)
+			if c.slow != nil {
+				<-c.slow
+			}
 			if refused := c.refuse.Load(); refused != nil {
 				return nil, *refused
 			}
@@ -218,13 +236,25 @@ func (w *town) join(t *testing.T, through *citizen, name string) *citizen {
 	w.voters = append(w.voters, name)
 	w.mu.Unlock()
 	c.run(t)
-	eventually(t, name+" opens the keyring", func() error {
-		if c.keeper.Sealed() {
-			return errors.New("sealed")
+	c.opens(t)
+	return c
+}
+
+func (c *citizen) opens(t *testing.T) {
+	t.Helper()
+	eventually(t, c.name+" opens the keyring", func() error {
+		if c.keeper.Epoch() == 0 {
+			return errors.New("not yet")
 		}
 		return nil
 	})
-	return c
+}
+
+// leave takes a member's vote.
+func (w *town) leave(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.voters = slices.DeleteFunc(w.voters, func(one string) bool { return one == name })
 }
 
 func eventually(t *testing.T, what string, ask func() error) {
