@@ -98,18 +98,24 @@ func newHardwareKeys(ctx context.Context, token hsm.Token) (hardwareKeys, error)
 	if keys.nodeSPKI, err = x509.MarshalPKIXPublicKey(node.Public()); err != nil {
 		return hardwareKeys{}, fmt.Errorf("encode the node's HSM key: %w", err)
 	}
-	if keys.root, err = seal.NewRootKey(ctx, token, 0); err != nil {
+	if keys.transport, err = transportKey(ctx, token); err != nil {
+		return hardwareKeys{}, err
+	}
+	if keys.root, err = seal.NewRootKey(ctx, token, 0); err != nil { // the last: what fails before leaves none behind
 		return hardwareKeys{}, fmt.Errorf("make the node's root key: %w", err)
 	}
+	return keys, nil
+}
+
+func transportKey(ctx context.Context, token hsm.Token) ([]byte, error) {
 	if !token.Info().CustodyCapable {
-		return keys, nil
+		return nil, nil
 	}
-	transport, err := token.TransportKey(ctx)
+	public, err := token.TransportKey(ctx)
 	if err != nil {
-		return hardwareKeys{}, fmt.Errorf("the node's transport key: %w", err)
+		return nil, fmt.Errorf("the node's transport key: %w", err)
 	}
-	keys.transport, err = x509.MarshalPKIXPublicKey(transport)
-	return keys, err
+	return x509.MarshalPKIXPublicKey(public)
 }
 
 // endpoint is where callers reach this node.
@@ -121,16 +127,56 @@ func newClusterID() (string, error) {
 	return hex.EncodeToString(id[:]), err
 }
 
-// clearLeftovers removes what an init or join that was cut short left behind: the home is written last, so that without
-// one nothing here was ever acknowledged.
+// foundingMark is the name of a file that is there while this node founds a cluster.
+const foundingMark = "founding"
+
+// errNoIdentity says that the data directory is a member's and has lost what makes it one.
+var errNoIdentity = errors.New("the data directory holds a member's data and no node.json: restore that file from a copy, or move its folders state, raft and audit away")
+
+// markFounding is written before anything else that founding stores, and taken away when the home is.
+func (n *node) markFounding() error {
+	file, err := os.OpenFile(n.path(foundingMark), os.O_WRONLY|os.O_CREATE, 0o600)
+	if err == nil {
+		err = errors.Join(file.Sync(), file.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("begin to found a cluster: %w", err)
+	}
+	return nil
+}
+
+func (n *node) unmarkFounding() error {
+	if err := os.Remove(n.path(foundingMark)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("end the founding of the cluster: %w", err)
+	}
+	return nil
+}
+
+// clearLeftovers removes what an init that was cut short left behind: the home is written last, so that nothing of it
+// was ever acknowledged. Data that no init left is a member's: it is not touched.
 func (n *node) clearLeftovers() error {
+	_, err := os.Stat(n.path(foundingMark))
+	begun := err == nil
 	for _, folder := range []string{stateFolder, raftFolder, "audit"} {
+		if _, err := os.Stat(n.path(folder)); !errors.Is(err, os.ErrNotExist) && !begun {
+			return errors.Join(errNoIdentity, err)
+		}
 		if err := os.RemoveAll(n.path(folder)); err != nil {
 			return fmt.Errorf("remove what a former attempt left: %w", err)
 		}
 	}
 	return nil
 }
+
+// discardRoot destroys the root key of an init or join that came to nothing, also when the caller is gone.
+func discardRoot(ctx context.Context, token hsm.Token, keys hardwareKeys) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTime)
+	defer cancel()
+	return token.DestroyKey(ctx, keys.root.Fingerprint())
+}
+
+// discardTime bounds the destruction of a key.
+const discardTime = 10 * time.Second
 
 // errBecoming says that an init or join is under way.
 var errBecoming = errors.New("the node is becoming a member already: wait for that to end")

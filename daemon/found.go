@@ -56,7 +56,7 @@ func (n *node) initCluster(ctx context.Context, request *warderv1.InitClusterReq
 	}
 	f, err := n.prepare(ctx, hardware, request)
 	if err != nil {
-		return nil, errors.Join(err, hardware.Close())
+		return nil, errors.Join(err, f.discard(ctx, hardware), hardware.Close())
 	}
 	if err := n.found(ctx, hardware, f); err != nil {
 		return nil, err
@@ -67,32 +67,42 @@ func (n *node) initCluster(ctx context.Context, request *warderv1.InitClusterReq
 	}, nil
 }
 
-// prepare makes every key and certificate of the new cluster; nothing is stored but in the HSM.
+// prepare makes every key and certificate of the new cluster; nothing is stored but in the HSM, and there last. What
+// was made is given with an error too.
 func (n *node) prepare(ctx context.Context, hardware hsm.Token, request *warderv1.InitClusterRequest) (*founding, error) {
 	f := &founding{request: request}
 	var err error
 	if f.operator, err = operatorOf(request); err != nil {
-		return nil, err
-	}
-	if f.hardware, err = newHardwareKeys(ctx, hardware); err != nil {
-		return nil, err
-	}
-	if f.own, err = newIdentityKeys(); err != nil {
-		return nil, err
-	}
-	if f.ring, err = keyring.New(rand.Reader); err != nil {
-		return nil, err
-	}
-	if f.custody, err = seal.NewCustody(ctx, hardware); err != nil {
-		return nil, err
+		return f, err
 	}
 	if f.ca, err = pki.NewCA(request.GetTrustDomain(), request.GetClusterName(), time.Now()); err != nil {
-		return nil, err
+		return f, err
 	}
 	if f.certified, err = f.ca.Issue(request.GetOperatorCsr(), f.operator, pki.DefaultTTL, time.Now()); err != nil {
-		return nil, err
+		return f, err
 	}
-	return f, n.prepareHome(ctx, f)
+	if f.own, err = newIdentityKeys(); err != nil {
+		return f, err
+	}
+	if f.ring, err = keyring.New(rand.Reader); err != nil {
+		return f, err
+	}
+	if f.hardware, err = newHardwareKeys(ctx, hardware); err != nil {
+		return f, err
+	}
+	if err := n.prepareHome(ctx, f); err != nil {
+		return f, err
+	}
+	f.custody, err = seal.NewCustody(ctx, hardware)
+	return f, err
+}
+
+// discard destroys what a founding that failed has made in the HSM.
+func (f *founding) discard(ctx context.Context, token hsm.Token) error {
+	if f.hardware.root.Public == nil {
+		return nil
+	}
+	return discardRoot(ctx, token, f.hardware)
 }
 
 func operatorOf(request *warderv1.InitClusterRequest) (identity.Principal, error) {
@@ -136,21 +146,47 @@ func (n *node) prepareHome(ctx context.Context, f *founding) error {
 }
 
 // found starts the first member, writes the cluster's first records in one batch, and makes the node remember where it
-// belongs. From the home's writing on, the cluster exists.
+// belongs. From the home's writing on, the cluster exists. A node that fails in between ends: started anew it belongs to
+// no cluster, and can be asked again.
 func (n *node) found(ctx context.Context, hardware hsm.Token, f *founding) error {
+	if err := n.markFounding(); err != nil {
+		return errors.Join(err, f.discard(ctx, hardware), hardware.Close())
+	}
 	m, err := n.openMember(f.home, hardware, true)
 	if err != nil {
-		return errors.Join(err, hardware.Close())
+		return errors.Join(err, f.discard(ctx, hardware), hardware.Close())
 	}
 	m.holder.Set(f.ring)
 	n.begin(m)
+	if err := n.establish(ctx, m, f); err != nil {
+		if _, lost := seal.LoadHome(n.cfg.DataDir); errors.Is(lost, seal.ErrNoHome) {
+			err = errors.Join(err, f.discard(ctx, hardware))
+		}
+		err = fmt.Errorf("%w: the node stops; start it, and repeat `warder operator init`", err)
+		n.giveUp(err)
+		return err
+	}
+	if err := n.settle(ctx, m); err != nil { // the operator needs the answer all the same
+		n.logger.Warn("the new cluster does not serve yet", "error", err)
+	}
+	return nil
+}
+
+func (n *node) establish(ctx context.Context, m *member, f *founding) error {
 	if err := await(ctx, "wait to lead the new cluster", m.raft.IsLeader); err != nil {
 		return err
 	}
 	if err := m.db.Update(ctx, func(tx *kv.Tx) error { return n.writeFirst(tx, m, f) }); err != nil {
 		return fmt.Errorf("write the cluster's first records: %w", err)
 	}
-	if err := f.home.Save(n.cfg.DataDir); err != nil {
+	if err := ctx.Err(); err != nil { // nobody is left to take the operator's certificate
+		return err
+	}
+	return f.home.Save(n.cfg.DataDir)
+}
+
+func (n *node) settle(ctx context.Context, m *member) error {
+	if err := n.unmarkFounding(); err != nil { // the next start does it
 		return err
 	}
 	if err := await(ctx, "open the new keyring", func() bool { return m.keeper.Epoch() > 0 }); err != nil {

@@ -7,10 +7,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
+	"reflect"
 	"time"
 
-	"warder/cluster"
 	"warder/daemon/pki"
 	"warder/daemon/rpc"
 	"warder/daemon/seal"
@@ -19,14 +18,15 @@ import (
 // renewEvery is how often the node's certificate is looked at; it is renewed when a third of its life is left.
 const renewEvery = time.Hour
 
-// updateHome changes the home's file and then what the member uses of it.
+// updateHome changes the home's file and then what the member uses of it. change gets a copy, and replaces slices and
+// maps in it where they change.
 func (m *member) updateHome(change func(*seal.Home)) error {
 	m.homeMu.Lock()
 	defer m.homeMu.Unlock()
 	home := *m.home.Load()
 	before := home
 	change(&home)
-	if slices.Equal(before.Peers, home.Peers) && slices.Equal(before.Certificate, home.Certificate) && slices.Equal(before.Roots, home.Roots) {
+	if reflect.DeepEqual(before, home) {
 		return nil
 	}
 	if err := home.Save(m.node.cfg.DataDir); err != nil {
@@ -82,18 +82,6 @@ func (m *member) followRoots(ctx context.Context) error {
 			return nil
 		case <-watcher.C():
 		}
-	}
-}
-
-func peersOf(members []cluster.Member, self string) func(*seal.Home) {
-	return func(home *seal.Home) {
-		var peers []string
-		for _, member := range members {
-			if member.ID != self {
-				peers = append(peers, member.ID)
-			}
-		}
-		home.Peers = peers
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -14,6 +15,7 @@ import (
 
 	"warder/api/client"
 	warderv1 "warder/api/warder/v1"
+	"warder/daemon/pki"
 	"warder/daemon/rpc"
 	"warder/daemon/seal"
 	"warder/hsm"
@@ -43,8 +45,10 @@ func (n *node) joinCluster(ctx context.Context, request *warderv1.SystemServiceJ
 		return nil, errors.Join(err, hardware.Close())
 	}
 	m, err := n.openMember(home, hardware, false)
-	if err != nil {
-		return nil, errors.Join(err, hardware.Close())
+	if err != nil { // the home is written: from its next start on this node is a member
+		err = fmt.Errorf("the node is admitted, and stops: %w: mend that and start it", errors.Join(err, hardware.Close()))
+		n.giveUp(err)
+		return nil, err
 	}
 	n.begin(m)
 	if err := await(ctx, "catch up with the cluster", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
@@ -63,6 +67,14 @@ func (n *node) askToJoin(ctx context.Context, token hsm.Token, request *warderv1
 	if err != nil {
 		return seal.Home{}, err
 	}
+	home, err := n.becomeMember(ctx, keys, request)
+	if err != nil { // an admission without a home is of no use, and neither is its root key
+		return seal.Home{}, errors.Join(err, discardRoot(ctx, token, keys))
+	}
+	return home, home.Save(n.cfg.DataDir)
+}
+
+func (n *node) becomeMember(ctx context.Context, keys hardwareKeys, request *warderv1.SystemServiceJoinClusterRequest) (seal.Home, error) {
 	own, err := newIdentityKeys()
 	if err != nil {
 		return seal.Home{}, err
@@ -78,11 +90,7 @@ func (n *node) askToJoin(ctx context.Context, token hsm.Token, request *warderv1
 	if err != nil {
 		return seal.Home{}, err
 	}
-	home, err := n.homeOf(ctx, answer, keys, own)
-	if err != nil {
-		return seal.Home{}, err
-	}
-	return home, home.Save(n.cfg.DataDir)
+	return n.homeOf(ctx, answer, keys, own)
 }
 
 func (n *node) callJoin(ctx context.Context, own identityKeys, asked seal.JoinRequest, request *warderv1.SystemServiceJoinClusterRequest) (*warderv1.JoinClusterResponse, error) {
@@ -133,5 +141,27 @@ func (n *node) homeOf(ctx context.Context, answer *warderv1.JoinClusterResponse,
 			home.Peers = append(home.Peers, member.GetId())
 		}
 	}
+	if err := n.checkHome(home); err != nil {
+		return seal.Home{}, err
+	}
 	return home, home.SignPin(ctx, keys.node)
+}
+
+// errAnswer says that a member admitted this node and answered with what it cannot be one by.
+var errAnswer = errors.New("the member that admitted this node gave it an identity that is not its own")
+
+// checkHome refuses a home that the node could not start with.
+func (n *node) checkHome(home seal.Home) error {
+	pair, err := tls.X509KeyPair(home.Certificate, home.PrivateKey)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	uris := pair.Leaf.URIs
+	if len(uris) != 1 || uris[0].String() != pki.NodeURI(n.cfg.TrustDomain, n.cfg.Node).String() || home.TrustDomain != n.cfg.TrustDomain {
+		return fmt.Errorf("%w: its certificate is not of node %s of %s", errAnswer, n.cfg.Node, n.cfg.TrustDomain)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(home.Roots) || len(home.Commitment) != sha256.Size || home.ClusterID == "" {
+		return fmt.Errorf("%w: the cluster's roots, id or commitment are missing", errAnswer)
+	}
+	return nil
 }

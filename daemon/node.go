@@ -98,6 +98,9 @@ func (n *node) resume(home seal.Home) error {
 	if home.Node != n.cfg.Node {
 		return fmt.Errorf("the data directory %s is of node %q, and the configuration of node %q", n.cfg.DataDir, home.Node, n.cfg.Node)
 	}
+	if err := n.unmarkFounding(); err != nil {
+		return err
+	}
 	m, err := n.openMember(home, nil, false)
 	if err != nil {
 		return err
@@ -113,6 +116,9 @@ func (n *node) begin(m *member) {
 	n.socket.Store(&handler)
 	n.joined <- m
 }
+
+// giveUp ends the process with err: a node that began to be a member and cannot is started anew.
+func (n *node) giveUp(err error) { n.group.Go(func() error { return err }) }
 
 func (n *node) runMember(ctx context.Context) error {
 	select {

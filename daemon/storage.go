@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"warder/cluster"
-	"warder/daemon/pki"
 	"warder/keystore/kv"
 )
 
@@ -97,52 +95,4 @@ func (m *member) openCluster(bootstrap bool) (*cluster.Node, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return raft, nil
-}
-
-// errNodeRefused says that a peer's certificate is not that of an admitted member.
-var errNodeRefused = errors.New("the peer is no admitted member, or its certificate is bound to another HSM")
-
-// admitNode holds a peer's certificate against the member's record: it must be bound to the HSM that was admitted.
-// A sealed node cannot read the records; the authority's signature and the cluster's configuration stand alone then.
-func (m *member) admitNode(id string, certificate *x509.Certificate) error {
-	if m.keeper == nil || m.keeper.Sealed() {
-		return nil
-	}
-	bound, ok := pki.HSMFingerprint(certificate)
-	if !ok {
-		return errNodeRefused
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	found, known, err := m.keeper.Member(ctx, id)
-	if err != nil {
-		return nil // it cannot be read just now: as on a sealed node
-	}
-	if !known || found.NodeFingerprint() != bound {
-		return errNodeRefused
-	}
-	return nil
-}
-
-// peersEvery is how often the home's list of peers is held against the cluster's.
-const peersEvery = 5 * time.Second
-
-// rememberPeers keeps in the home whom this node could be rebuilt from.
-func (m *member) rememberPeers(ctx context.Context) error {
-	tick := time.NewTicker(peersEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		members, err := m.raft.Members(ctx)
-		if err != nil || len(members) == 0 {
-			continue
-		}
-		if err := m.updateHome(peersOf(members, m.home.Load().Node)); err != nil {
-			return err
-		}
-	}
 }

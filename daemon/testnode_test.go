@@ -33,11 +33,12 @@ const trustDomain = "test.warder.internal"
 // testNode is a whole node: its own storage, single-node cluster, TLS and software token, started by the daemon's own
 // entry and founded by its local socket.
 type testNode struct {
-	cfg      config.Config
-	roots    *x509.CertPool
-	output   *lockedBuffer
-	operator caller
-	client   *client.Client
+	cfg       config.Config
+	roots     *x509.CertPool
+	authority string // its roots in PEM
+	output    *lockedBuffer
+	operator  caller
+	client    *client.Client
 }
 
 // caller is who asks: with a certificate, or without any.
@@ -76,28 +77,54 @@ func freeAddress(t testing.TB) string {
 
 func startNode(t testing.TB) *testNode {
 	t.Helper()
+	n := newTestNode(t, "one")
+	run := n.launch(t)
+	t.Cleanup(func() {
+		if err := run.end(); err != nil {
+			t.Errorf("the node ended with %v\n%s", err, n.output)
+		}
+	})
+	n.found(t)
+	return n
+}
+
+// newTestNode is a node that does not run, and belongs to no cluster.
+func newTestNode(t testing.TB, name string) *testNode {
+	t.Helper()
 	cfg, err := config.Config{
-		Node: "one", DataDir: t.TempDir(), TrustDomain: trustDomain, Dev: true, API: config.API{Listen: []string{freeAddress(t)}},
+		Node: name, DataDir: t.TempDir(), TrustDomain: trustDomain, Dev: true, API: config.API{Listen: []string{freeAddress(t)}},
 		Cluster: config.Cluster{Listen: freeAddress(t)}, Metrics: config.Metrics{Listen: freeAddress(t)},
 		Limits: config.Limits{ConnectionsPerAddress: 1024},
 	}.Complete()
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &testNode{cfg: cfg, output: &lockedBuffer{}, roots: x509.NewCertPool()}
+	return &testNode{cfg: cfg, output: &lockedBuffer{}, roots: x509.NewCertPool()}
+}
+
+// running is a node's daemon at work.
+type running struct {
+	stop  context.CancelFunc
+	ended chan error
+}
+
+// launch starts the node's daemon. The test ends it, or waits for its end.
+func (n *testNode) launch(t testing.TB) *running {
+	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
+	run := &running{stop: stop, ended: make(chan error, 1)}
 	go func() {
-		ended <- daemon.Run(ctx, cfg, daemon.Program{Stdout: n.output, Stderr: n.output, Version: "test"})
+		run.ended <- daemon.Run(ctx, n.cfg, daemon.Program{Stdout: n.output, Stderr: n.output, Version: "test"})
 	}()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("the node ended with %v\n%s", err, n.output)
-		}
-	})
-	n.found(t)
-	return n
+	t.Cleanup(stop)
+	return run
+}
+
+func (r *running) end() error {
+	r.stop()
+	err := <-r.ended
+	r.ended <- nil
+	return err
 }
 
 // socketClient asks the node's local socket.
@@ -122,13 +149,22 @@ func (n *testNode) socketClient(t testing.TB) *client.Client {
 
 func (n *testNode) found(t testing.TB) {
 	t.Helper()
+	if err := n.init(t); err != nil {
+		t.Fatalf("init: %v\n%s", err, n.output)
+	}
+}
+
+// init asks the node to found a cluster.
+func (n *testNode) init(t testing.TB) error {
+	t.Helper()
 	key, request := newRequest(t)
 	answer, err := n.socketClient(t).System.InitCluster(t.Context(), &warderv1.InitClusterRequest{
 		ClusterName: "test", TrustDomain: trustDomain, OperatorNamespace: "system", OperatorName: "admin", OperatorCsr: request,
 	})
 	if err != nil {
-		t.Fatalf("init: %v\n%s", err, n.output)
+		return err
 	}
+	n.authority = answer.GetCaCertificatePem()
 	if !n.roots.AppendCertsFromPEM([]byte(answer.GetCaCertificatePem())) {
 		t.Fatal("the CA certificate does not parse")
 	}
@@ -141,6 +177,7 @@ func (n *testNode) found(t testing.TB) {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.client.Close)
+	return nil
 }
 
 func newRequest(t testing.TB) (*ecdsa.PrivateKey, []byte) {

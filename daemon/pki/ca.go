@@ -203,6 +203,9 @@ func HSMFingerprint(certificate *x509.Certificate) (fingerprint [32]byte, ok boo
 	return fingerprint, false
 }
 
+// IssuedAt tells when one of this package's certificates was issued, to the second.
+func IssuedAt(certificate *x509.Certificate) time.Time { return certificate.NotBefore.Add(backdate) }
+
 // newSerial gives a random serial number of 127 bits, positive and not zero (RFC 5280, section 4.1.2.2).
 func newSerial() (*big.Int, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))

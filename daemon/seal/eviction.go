@@ -2,7 +2,9 @@ package seal
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"warder/keystore/kv"
@@ -28,6 +30,9 @@ func (k *Keeper) Evict(ctx context.Context, node string) error {
 			return errors.Join(err, ErrNoMember)
 		}
 		forget(tx, node)
+		if err := k.noteEviction(tx, node); err != nil {
+			return err
+		}
 		if err := put(tx, owedKey(), Owed{Evicted: node, Since: k.cfg.Clock().UTC()}); err != nil {
 			return err
 		}
@@ -58,4 +63,72 @@ func (k *Keeper) payOwed(ctx context.Context) error {
 		return err
 	}
 	return nil // somebody was faster
+}
+
+// rememberEvicted is how long an eviction is remembered: longer than a certificate of the evicted node can be valid.
+const rememberEvicted = 400 * 24 * time.Hour
+
+// EvictionsPrefix is where the evictions are recorded, for watching.
+func EvictionsPrefix() kv.Key { return kv.K("seal-evicted") }
+
+// noteEviction records when a node was evicted, and forgets those that no longer matter.
+func (k *Keeper) noteEviction(tx *kv.Tx, node string) error {
+	known, err := evicted(tx)
+	if err != nil {
+		return err
+	}
+	now := k.cfg.Clock().UTC()
+	for other, at := range known {
+		if now.Sub(at) > rememberEvicted {
+			tx.Delete(evictedKey(other))
+		}
+	}
+	return put(tx, evictedKey(node), now)
+}
+
+func evicted(tx *kv.Tx) (map[string]time.Time, error) {
+	found := map[string]time.Time{}
+	for item, err := range tx.Scan(EvictionsPrefix()) {
+		if err != nil {
+			return nil, err
+		}
+		var at time.Time
+		if err := json.Unmarshal(item.Value, &at); err != nil {
+			return nil, fmt.Errorf("decode the record of an eviction: %w", err)
+		}
+		parts := item.Key.Parts()
+		found[parts[len(parts)-1]] = at
+	}
+	return found, nil
+}
+
+// Evicted tells when nodes were evicted, by their ids. Certificates of theirs that are older are void.
+func (k *Keeper) Evicted(ctx context.Context) (found map[string]time.Time, err error) {
+	err = k.cfg.DB.View(ctx, func(tx *kv.Tx) error {
+		found, err = evicted(tx)
+		return err
+	})
+	return found, err
+}
+
+// NoteEvicted adds evictions to those that the home remembers, and drops those that no longer matter.
+func (h *Home) NoteEvicted(more map[string]time.Time, now time.Time) {
+	noted := map[string]time.Time{}
+	for _, some := range []map[string]time.Time{h.Evicted, more} {
+		for node, at := range some {
+			if now.Sub(at) <= rememberEvicted && !at.Before(noted[node]) {
+				noted[node] = at.UTC()
+			}
+		}
+	}
+	h.Evicted = nil
+	if len(noted) > 0 {
+		h.Evicted = noted
+	}
+}
+
+// WasEvicted says whether a certificate of that node, issued at that time, is void because the node was evicted since.
+func (h Home) WasEvicted(node string, issued time.Time) bool {
+	at, known := h.Evicted[node]
+	return known && !issued.After(at)
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -47,6 +48,8 @@ type Home struct {
 	// Peers are the other members' ids as this node last knew them: a node that finds its storage damaged rebuilds it
 	// from them, and stops where there are none.
 	Peers []string `json:"peers,omitempty"`
+	// Evicted tells when nodes were evicted, as this node last knew it: while it is sealed it has no other way to refuse them.
+	Evicted map[string]time.Time `json:"evicted,omitempty"`
 	// Certificate and PrivateKey are the node's TLS identity, in PEM; AuditSeed is the Ed25519 seed (RFC 8032) that
 	// signs the node's audit checkpoints.
 	Certificate []byte `json:"certificate_pem"`

@@ -41,6 +41,7 @@ type Confirmation struct {
 
 func rotationKey() kv.Key                { return kv.K("seal", "rotation") }
 func owedKey() kv.Key                    { return kv.K("seal", "owed") }
+func evictedKey(node string) kv.Key      { return kv.K("seal-evicted", node) }
 func membersPrefix() kv.Key              { return kv.K("seal-member") }
 func memberKey(node string) kv.Key       { return kv.K("seal-member", node) }
 func confirmationKey(node string) kv.Key { return kv.K("seal-confirmation", node) }
@@ -88,8 +89,11 @@ func Members(tx *kv.Tx) ([]Member, error) {
 	return members, nil
 }
 
+// Fingerprint names the key.
+func (r RootKey) Fingerprint() hsm.Fingerprint { return fingerprintOf(r.Public) }
+
 // RootFingerprint names the member's root key.
-func (m Member) RootFingerprint() string { return fingerprintOf(m.Root.Public).String() }
+func (m Member) RootFingerprint() string { return m.Root.Fingerprint().String() }
 
 // NodeFingerprint names the member's HSM key, which its certificate is bound to.
 func (m Member) NodeFingerprint() hsm.Fingerprint { return fingerprintOf(m.NodeKey) }

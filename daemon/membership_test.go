@@ -1,0 +1,351 @@
+package daemon_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	warderv1 "warder/api/warder/v1"
+	"warder/cluster/transport"
+	"warder/daemon/rpc"
+	"warder/daemon/seal"
+	"warder/hsm/softtoken"
+)
+
+func eventually(t *testing.T, what string, ask func() error) {
+	t.Helper()
+	tick, limit := time.NewTicker(20*time.Millisecond), time.After(40*time.Second)
+	defer tick.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return
+		}
+		select {
+		case <-limit:
+			t.Fatalf("%s: %v", what, err)
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *testNode) joinToken(t *testing.T, node, fingerprint string) string {
+	t.Helper()
+	answer, err := n.client.Cluster.CreateJoinToken(t.Context(), &warderv1.CreateJoinTokenRequest{
+		NodeId: node, HsmFingerprint: fingerprint, Ttl: durationpb.New(time.Minute),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.GetToken()
+}
+
+// ghost is admitted as a node by its papers alone: no daemon runs. It gives the node's certificate.
+func (n *testNode) ghost(t *testing.T, name string) *tls.Certificate {
+	t.Helper()
+	token, err := softtoken.Open("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := token.NodeKey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := seal.NewRootKey(t.Context(), token, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, csr := newRequest(t)
+	asked := seal.JoinRequest{
+		Token: n.joinToken(t, name, signer.Fingerprint().String()), Node: name, Address: "127.0.0.1:1",
+		Endpoint: "https://127.0.0.1:2", CSR: csr, Root: root, NodeKey: public, AuditKey: make([]byte, ed25519.PublicKeySize),
+	}
+	if asked.Signature, err = signer.Sign(t.Context(), asked.Transcript()); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := n.client.Cluster.JoinCluster(t.Context(), rpc.FromJoinRequest(asked))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificateOf(t, answer.GetNodeCertificatePem(), key)
+}
+
+// asPeer connects to the node's port for members and asks it for its term, the cheapest question there is.
+func (n *testNode) asPeer(t *testing.T, certificate *tls.Certificate) error {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	network, err := transport.Listen(listener, transport.TLS{
+		Certificate: func() *tls.Certificate { return certificate }, Roots: func() *x509.CertPool { return n.roots },
+	}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer network.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	conn, err := network.Dial(ctx, n.cfg.Node, n.cfg.Cluster.Advertise, transport.Forward)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte{0, 0, 0, 9, 3, 0, 0, 0, 0, 0, 0, 0, 1}); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
+}
+
+func (n *testNode) seal(t *testing.T) {
+	t.Helper()
+	if _, err := n.socketClient(t).System.Seal(t.Context(), &warderv1.SealRequest{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *testNode) unseal(t *testing.T) {
+	t.Helper()
+	if _, err := n.socketClient(t).System.Unseal(t.Context(), &warderv1.UnsealRequest{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestASealedNodeRefusesWhoWasEvicted: the certificate of an evicted node is good for a year, and a sealed node cannot
+// read who is a member.
+func TestASealedNodeRefusesWhoWasEvicted(t *testing.T) {
+	n := startNode(t)
+	stays, goes := n.ghost(t, "stays"), n.ghost(t, "goes")
+	for _, one := range []*tls.Certificate{stays, goes} {
+		if err := n.asPeer(t, one); err != nil {
+			t.Fatalf("a member: %v", err)
+		}
+	}
+	if _, err := n.client.Cluster.RemoveMember(t.Context(), &warderv1.RemoveMemberRequest{NodeId: "goes"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.asPeer(t, goes); err == nil {
+		t.Error("an unsealed node answers an evicted one")
+	}
+	eventually(t, "a sealed node refuses the evicted one", func() error {
+		n.seal(t)
+		defer n.unseal(t)
+		if err := n.asPeer(t, stays); err != nil {
+			t.Fatalf("a sealed node refuses a member: %v", err)
+		}
+		if err := n.asPeer(t, goes); err == nil {
+			return errors.New("it answers")
+		}
+		return nil
+	})
+}
+
+// TestCertificatesOfOneUseOnly: no caller passes as a node towards members, and no node as a caller.
+func TestCertificatesOfOneUseOnly(t *testing.T) {
+	n := startNode(t)
+	if err := n.asPeer(t, n.operator.certificate); err == nil {
+		t.Error("an operator passes as a node")
+	}
+	if err := n.asPeer(t, n.workload(t, "default", "node").certificate); err == nil {
+		t.Error("a workload passes as a node")
+	}
+	got := n.post(t, n.caller(t, n.ghost(t, "two")), "/warder.v1.ClusterService/ListMembers", `{}`)
+	if got.reason != "CERTIFICATE_UNKNOWN" {
+		t.Errorf("a node calls as somebody: %d %s", got.status, got.reason)
+	}
+}
+
+// join makes the node a member through another.
+func (n *testNode) join(t *testing.T, through *testNode) error {
+	t.Helper()
+	local := n.socketClient(t)
+	status, err := local.System.GetStatus(t.Context(), &warderv1.GetStatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = local.System.JoinCluster(t.Context(), &warderv1.SystemServiceJoinClusterRequest{
+		Token:     through.joinToken(t, n.cfg.Node, status.GetHsm().GetNodeKeyFingerprint()),
+		Endpoints: []string{"https://" + through.cfg.API.Advertise}, CaCertificatePem: through.authority,
+	})
+	return err
+}
+
+func (n *testNode) applied(t *testing.T) *warderv1.GetStatusResponse {
+	t.Helper()
+	status, err := n.socketClient(t).System.GetStatus(t.Context(), &warderv1.GetStatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status
+}
+
+// TestASealedNodeComesBack: a node that cannot use its HSM when it starts finds its cluster, and follows it.
+func TestASealedNodeComesBack(t *testing.T) {
+	one, two := startNode(t), newTestNode(t, "two")
+	run := two.launch(t)
+	if err := two.join(t, one); err != nil {
+		t.Fatalf("join: %v\n%s", err, two.output)
+	}
+	eventually(t, "the second node votes", func() error {
+		members, err := one.client.Cluster.ListMembers(t.Context(), &warderv1.ListMembersRequest{})
+		if err == nil && (len(members.GetMembers()) != 2 || !members.GetMembers()[0].GetVoter() || !members.GetMembers()[1].GetVoter()) {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	if err := run.end(); err != nil {
+		t.Fatal(err)
+	}
+	token := filepath.Join(two.cfg.DataDir, "software-token")
+	if err := os.Rename(token, token+".away"); err != nil {
+		t.Fatal(err)
+	}
+	again := two.launch(t)
+	eventually(t, "the sealed node follows", func() error {
+		behind, ahead := two.applied(t), one.applied(t)
+		if !behind.GetSealed() {
+			t.Fatal("a node without its HSM is not sealed")
+		}
+		if behind.GetLeaderId() == "" || behind.GetAppliedIndex() < ahead.GetAppliedIndex() {
+			return errors.New("it is behind")
+		}
+		return nil
+	})
+	if err := again.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAFoundingThatFailsIsRepeated: the home cannot be written, so that the cluster must not be.
+func TestAFoundingThatFailsIsRepeated(t *testing.T) {
+	n := newTestNode(t, "one")
+	run := n.launch(t)
+	obstacle := filepath.Join(n.cfg.DataDir, "node.json.new")
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.init(t); err == nil {
+		t.Fatal("a cluster was founded that its node will not remember")
+	}
+	select {
+	case err := <-run.ended:
+		if err == nil || !strings.Contains(err.Error(), "operator init") {
+			t.Errorf("the node ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the node runs on without a home")
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	again := n.launch(t)
+	n.found(t)
+	if keys, err := filepath.Glob(filepath.Join(n.cfg.DataDir, "software-token", "root-*")); err != nil || len(keys) != 1 {
+		t.Errorf("the token holds the root keys %v, %v; want one", keys, err)
+	}
+	if err := again.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAJoinThatCannotStartIsResumed: the node was admitted, and its port is taken.
+func TestAJoinThatCannotStartIsResumed(t *testing.T) {
+	one, two := startNode(t), newTestNode(t, "two")
+	taken, err := net.Listen("tcp", two.cfg.Cluster.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := two.launch(t)
+	if err := two.join(t, one); err == nil {
+		t.Fatal("it joined without a port")
+	}
+	select {
+	case err := <-run.ended:
+		if err == nil {
+			t.Error("the node ended without a reason")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the node runs on: it takes no join any more, and is no member")
+	}
+	if err := taken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := two.launch(t)
+	eventually(t, "the node is a member", func() error {
+		if two.applied(t).GetSealed() {
+			return errors.New("sealed")
+		}
+		return nil
+	})
+	if err := again.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestALostHomeLosesNothingElse: without node.json a node does not know its cluster; its data may be the only copy.
+func TestALostHomeLosesNothingElse(t *testing.T) {
+	n := newTestNode(t, "one")
+	run := n.launch(t)
+	n.found(t)
+	if err := run.end(); err != nil {
+		t.Fatal(err)
+	}
+	home := filepath.Join(n.cfg.DataDir, "node.json")
+	if err := os.Rename(home, home+".lost"); err != nil {
+		t.Fatal(err)
+	}
+	again := n.launch(t)
+	if err := n.init(t); err == nil {
+		t.Error("a second cluster was founded in the place of the first")
+	}
+	if err := again.end(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Rename(home+".lost", home); err != nil {
+		t.Fatal(err)
+	}
+	last := n.launch(t)
+	eventually(t, "the node is what it was", func() error {
+		_, err := n.client.Cluster.ListMembers(t.Context(), &warderv1.ListMembersRequest{})
+		return err
+	})
+	if err := last.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRefusedJoinsLeaveNoKeys: each attempt makes a root key.
+func TestRefusedJoinsLeaveNoKeys(t *testing.T) {
+	one, two := startNode(t), newTestNode(t, "two")
+	run := two.launch(t)
+	for range 3 {
+		_, err := two.socketClient(t).System.JoinCluster(t.Context(), &warderv1.SystemServiceJoinClusterRequest{
+			Token: "wjt1.nobody.knows", Endpoints: []string{"https://" + one.cfg.API.Advertise}, CaCertificatePem: one.authority,
+		})
+		if err == nil {
+			t.Fatal("a token that nobody made was taken")
+		}
+	}
+	if err := run.end(); err != nil {
+		t.Error(err)
+	}
+	if keys, err := filepath.Glob(filepath.Join(two.cfg.DataDir, "software-token", "root-*")); err != nil || len(keys) != 0 {
+		t.Errorf("the token holds the root keys %v, %v; want none", keys, err)
+	}
+}
