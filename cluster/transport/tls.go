@@ -14,7 +14,6 @@ import (
 
 const (
 	handshakeTime = 5 * time.Second
-	handshakes    = 64 // at once
 	keepAlive     = 15 * time.Second
 )
 
@@ -92,7 +91,7 @@ func (t *tcp) Dial(ctx context.Context, id, addr string, protocol Protocol) (net
 }
 
 func (t *tcp) listen() {
-	limit := make(chan struct{}, handshakes)
+	gate := newTurnstile()
 	for {
 		conn, err := t.listener.Accept()
 		if err != nil {
@@ -107,12 +106,12 @@ func (t *tcp) listen() {
 			}
 			continue
 		}
-		select {
-		case limit <- struct{}{}:
-			t.running.Go(func() { t.handshake(conn); <-limit })
-		default:
+		from := conn.RemoteAddr()
+		if !gate.enter(from) {
 			_ = conn.Close()
+			continue
 		}
+		t.running.Go(func() { defer gate.leave(from); t.handshake(conn) })
 	}
 }
 

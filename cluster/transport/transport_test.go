@@ -164,3 +164,25 @@ func FuzzNodeID(f *testing.F) {
 		}
 	})
 }
+
+// TestOneAddressDoesNotShutOthersOut: anybody can connect and say nothing.
+func TestOneAddressDoesNotShutOthersOut(t *testing.T) {
+	ca := clustertest.NewCA(t, "example.test")
+	_, addr := listen(t, ca.Node("n1"))
+	client, _ := listen(t, ca.Node("n2"))
+	hostile := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	for range 100 {
+		conn, err := hostile.DialContext(within(t), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	conn, err := client.Dial(within(t), "n1", addr, transport.Raft)
+	if err != nil {
+		t.Fatalf("a member cannot connect: %v", err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+}
