@@ -77,8 +77,8 @@ func (m *member) rememberPeers(ctx context.Context) error {
 
 // notePeers changes nothing while the node is behind: what it would note is what was.
 func (m *member) notePeers(ctx context.Context) error {
-	members, unknown := m.raft.Members(ctx)
-	if unknown != nil || len(members) == 0 || m.raft.Staleness() > m.node.cfg.Staleness {
+	members, _ := m.raft.Members(ctx) // none where the node has stopped
+	if len(members) == 0 || m.raft.Staleness() > m.node.cfg.Staleness {
 		return nil
 	}
 	evicted, sealed := m.keeper.Evicted(ctx)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -195,6 +196,23 @@ func (n *testNode) applied(t *testing.T) *warderv1.GetStatusResponse {
 	return status
 }
 
+func (n *testNode) awaitVoters(t *testing.T, want int) {
+	t.Helper()
+	eventually(t, "all nodes vote", func() error {
+		members, err := n.client.Cluster.ListMembers(t.Context(), &warderv1.ListMembersRequest{})
+		voters := 0
+		for _, member := range members.GetMembers() {
+			if member.GetVoter() {
+				voters++
+			}
+		}
+		if err == nil && voters != want {
+			err = fmt.Errorf("%d vote", voters)
+		}
+		return err
+	})
+}
+
 // TestASealedNodeComesBack: a node that cannot use its HSM when it starts finds its cluster, and follows it.
 func TestASealedNodeComesBack(t *testing.T) {
 	one, two := startNode(t), newTestNode(t, "two")
@@ -202,13 +220,7 @@ func TestASealedNodeComesBack(t *testing.T) {
 	if err := two.join(t, one); err != nil {
 		t.Fatalf("join: %v\n%s", err, two.output)
 	}
-	eventually(t, "the second node votes", func() error {
-		members, err := one.client.Cluster.ListMembers(t.Context(), &warderv1.ListMembersRequest{})
-		if err == nil && (len(members.GetMembers()) != 2 || !members.GetMembers()[0].GetVoter() || !members.GetMembers()[1].GetVoter()) {
-			err = errors.New("not yet")
-		}
-		return err
-	})
+	one.awaitVoters(t, 2)
 	if err := run.end(); err != nil {
 		t.Fatal(err)
 	}
@@ -347,5 +359,44 @@ func TestRefusedJoinsLeaveNoKeys(t *testing.T) {
 	}
 	if keys, err := filepath.Glob(filepath.Join(two.cfg.DataDir, "software-token", "root-*")); err != nil || len(keys) != 0 {
 		t.Errorf("the token holds the root keys %v, %v; want none", keys, err)
+	}
+}
+
+// TestALeaderNeverHeardOf: a member that was away while another joined does not know it, and must follow it.
+func TestALeaderNeverHeardOf(t *testing.T) {
+	one, two, three, four := startNode(t), newTestNode(t, "two"), newTestNode(t, "three"), newTestNode(t, "four")
+	runs := map[string]*running{}
+	admit := func(n *testNode, voters int) {
+		runs[n.cfg.Node] = n.launch(t)
+		if err := n.join(t, one); err != nil {
+			t.Fatalf("join: %v\n%s", err, n.output)
+		}
+		one.awaitVoters(t, voters)
+	}
+	admit(two, 2)
+	admit(three, 3)
+	if err := runs["three"].end(); err != nil {
+		t.Fatal(err)
+	}
+	admit(four, 4)
+	eventually(t, "the new member leads", func() error {
+		if leader := four.applied(t).GetLeaderId(); leader != "four" {
+			_, err := one.client.Cluster.StepDown(t.Context(), &warderv1.StepDownRequest{})
+			return errors.Join(errors.New("led by "+leader), err)
+		}
+		return nil
+	})
+	again := three.launch(t)
+	eventually(t, "the one that was away is up to date", func() error {
+		status := three.applied(t)
+		if status.GetLeaderId() != "four" || status.GetAppliedIndex() < four.applied(t).GetAppliedIndex() || len(status.GetProblems()) > 0 {
+			return errors.New(status.String())
+		}
+		return nil
+	})
+	for _, run := range []*running{again, runs["two"], runs["four"]} {
+		if err := run.end(); err != nil {
+			t.Error(err)
+		}
 	}
 }
