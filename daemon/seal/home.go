@@ -133,7 +133,10 @@ func writeDurably(path string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(text)
+	err = file.Chmod(0o600) // one that lay there keeps its mode
+	if err == nil {
+		_, err = file.Write(text)
+	}
 	err = errors.Join(err, file.Sync(), file.Close())
 	if err != nil {
 		return err

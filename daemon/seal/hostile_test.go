@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -228,4 +230,56 @@ func TestOneLoginAtATime(t *testing.T) {
 func hsmFingerprint(root seal.RootKey) []byte {
 	fingerprint := seal.JoinRequest{NodeKey: root.Public}.Fingerprint()
 	return fingerprint[:]
+}
+
+// TestOpeningsDoNotOvertakeEachOther: an operator's unseal that met a sealing just before the next one is no forgery.
+func TestOpeningsDoNotOvertakeEachOther(t *testing.T) {
+	w, n1 := newTown(t)
+	n2 := w.join(t, n1, "n2")
+	n2.halt()
+	n2.gate = &gate{reached: make(chan struct{}), open: make(chan struct{})}
+	n2.hire()
+	first := make(chan error, 1)
+	go func() { first <- n2.keeper.Unseal(context.Background()) }()
+	<-n2.gate.reached
+	n2.gate.only.Store(true) // who decrypts from now on is not held up
+	w.join(t, n1, "n3")
+	second := make(chan error, 1)
+	go func() { second <- n2.keeper.Unseal(context.Background()) }()
+	done := false
+	select {
+	case err := <-second:
+		done = true
+		if err != nil {
+			t.Errorf("the second opening: %v", err)
+		}
+	case <-time.After(200 * time.Millisecond): // it waits for the first
+	}
+	close(n2.gate.open)
+	if err := <-first; err != nil {
+		t.Errorf("the first opening: %v", err)
+	}
+	if !done {
+		if err := <-second; err != nil {
+			t.Errorf("the second opening: %v", err)
+		}
+	}
+}
+
+// TestAHomeIsWrittenForItsOwnerOnly: whatever lies in its way.
+func TestAHomeIsWrittenForItsOwnerOnly(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, "node.json.new")
+	if err := os.WriteFile(left, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(left, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := (seal.Home{Node: "n1"}).Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := seal.LoadHome(dir); err != nil {
+		t.Errorf("the home that was just written: %v", err)
+	}
 }

@@ -45,7 +45,8 @@ type Config struct {
 type Keeper struct {
 	cfg Config
 
-	opening sync.Mutex // one login at a time
+	loggingIn sync.Mutex // one login at a time
+	opening   sync.Mutex // one opening of the keyring at a time, so that none overtakes a newer one
 
 	mu       sync.Mutex
 	token    hsm.Token // guarded by mu, and below
@@ -212,8 +213,8 @@ func (k *Keeper) follow(ctx context.Context) error {
 
 // login opens the token where it is not. A PIN that was refused is tried again only at an operator's word.
 func (k *Keeper) login(ctx context.Context, asked bool) error {
-	k.opening.Lock()
-	defer k.opening.Unlock()
+	k.loggingIn.Lock()
+	defer k.loggingIn.Unlock()
 	k.mu.Lock()
 	open, failed := k.token != nil, k.tokenErr
 	k.mu.Unlock()
@@ -249,6 +250,8 @@ func (k *Keeper) check(ctx context.Context) {
 
 // open makes the newest sealing the node's keyring. It is a no-op where that is open already.
 func (k *Keeper) open(ctx context.Context) error {
+	k.opening.Lock()
+	defer k.opening.Unlock()
 	sealed, revision, err := k.cfg.Store.SealedKeyring()
 	if err != nil {
 		return fmt.Errorf("read the sealed keyring: %w", err)

@@ -82,6 +82,7 @@ type citizen struct {
 	keeper *seal.Keeper
 	opened atomic.Int32 // how often the token was asked for
 	refuse atomic.Pointer[error]
+	gate   *gate         // where not nil, decryptions pass through it
 	slow   chan struct{} // where not nil, the token opens when it is closed
 	stop   context.CancelFunc
 	ended  chan error
@@ -152,12 +153,43 @@ func (c *citizen) pin(t *testing.T) {
 }
 
 // unclosed keeps a token open over a keeper's end, so that a citizen can be started again.
-type unclosed struct{ hsm.Token }
+type unclosed struct {
+	hsm.Token
+	gate *gate
+}
 
 func (unclosed) Close() error { return nil }
 
-func (c *citizen) run(t *testing.T) {
-	t.Helper()
+// gate holds decryptions up; only those that came before, once that is set.
+type gate struct {
+	reached, open chan struct{}
+	once          sync.Once
+	only          atomic.Bool
+}
+
+func (u unclosed) RootKey(ctx context.Context, fp hsm.Fingerprint) (hsm.RootKey, error) {
+	key, err := u.Token.RootKey(ctx, fp)
+	if err != nil || u.gate == nil {
+		return key, err
+	}
+	return gated{key, u.gate}, nil
+}
+
+type gated struct {
+	hsm.RootKey
+	gate *gate
+}
+
+func (g gated) Decrypt(ctx context.Context, ciphertext []byte) ([]byte, error) {
+	if !g.gate.only.Load() {
+		g.gate.once.Do(func() { close(g.gate.reached) })
+		<-g.gate.open
+	}
+	return g.RootKey.Decrypt(ctx, ciphertext)
+}
+
+// hire gives the citizen a keeper that does nothing unasked.
+func (c *citizen) hire() {
 	c.keeper = seal.NewKeeper(seal.Config{
 		Home: c.home, Store: c.town.store, DB: c.db, Holder: c.holder, Cluster: c,
 		OpenToken: func(context.Context) (hsm.Token, error) {
@@ -168,9 +200,14 @@ func (c *citizen) run(t *testing.T) {
 			if refused := c.refuse.Load(); refused != nil {
 				return nil, *refused
 			}
-			return unclosed{c.token}, nil
+			return unclosed{c.token, c.gate}, nil
 		},
 	})
+}
+
+func (c *citizen) run(t *testing.T) {
+	t.Helper()
+	c.hire()
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop, c.ended = stop, make(chan error, 1)
 	keeper, ended := c.keeper, c.ended
