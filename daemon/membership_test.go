@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -398,5 +399,85 @@ func TestALeaderNeverHeardOf(t *testing.T) {
 		if err := run.end(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestARemovedNodeServesNoLonger: not with what it has in memory, and not with its old disk.
+func TestARemovedNodeServesNoLonger(t *testing.T) {
+	one, two := startNode(t), newTestNode(t, "two")
+	run := two.launch(t)
+	if err := two.join(t, one); err != nil {
+		t.Fatalf("join: %v\n%s", err, two.output)
+	}
+	one.awaitVoters(t, 2)
+	const list = "/warder.v1.ClusterService/ListMembers"
+	if got := two.post(t, one.operator, list, `{}`); got.status != http.StatusOK {
+		t.Fatalf("a member: %d %s", got.status, got.body)
+	}
+	if _, err := one.client.Cluster.RemoveMember(t.Context(), &warderv1.RemoveMemberRequest{NodeId: "two"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the removed node refuses", func() error {
+		if got := two.post(t, one.operator, list, `{}`); got.reason != "STALE" {
+			return fmt.Errorf("it answers %d %s", got.status, got.reason)
+		}
+		return nil
+	})
+	if err := run.end(); err != nil {
+		t.Fatal(err)
+	}
+	again := two.launch(t)
+	eventually(t, "it has opened the keyring that it has", func() error {
+		if two.applied(t).GetSealed() {
+			return errors.New("sealed")
+		}
+		return nil
+	})
+	for range 50 {
+		if got := two.post(t, one.operator, list, `{}`); got.status == http.StatusOK {
+			t.Fatal("it serves from its old disk")
+		}
+	}
+	if err := one.asPeer(t, two.certificateOnDisk(t)); err == nil {
+		t.Error("a member answers it")
+	}
+	if got := one.post(t, one.operator, list, `{}`); got.status != http.StatusOK || strings.Contains(string(got.body), `"two"`) {
+		t.Errorf("the cluster: %d %s", got.status, got.body)
+	}
+	if err := again.end(); err != nil {
+		t.Error(err)
+	}
+}
+
+// certificateOnDisk is what somebody with the node's disk has.
+func (n *testNode) certificateOnDisk(t *testing.T) *tls.Certificate {
+	t.Helper()
+	home, err := seal.LoadHome(n.cfg.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(home.Certificate, home.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &pair
+}
+
+// TestTheSameDiskIsOpenOnce: a second daemon on a node's data says so, and changes nothing.
+func TestTheSameDiskIsOpenOnce(t *testing.T) {
+	n := startNode(t)
+	twin := newTestNode(t, "one")
+	twin.cfg.DataDir = n.cfg.DataDir
+	select {
+	case err := <-twin.launch(t).ended:
+		if err == nil {
+			t.Error("the second daemon ended without a reason")
+		}
+		t.Log(err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("two daemons run on one disk")
+	}
+	if got := n.post(t, n.operator, "/warder.v1.ClusterService/ListMembers", `{}`); got.status != http.StatusOK {
+		t.Errorf("the first: %d %s", got.status, got.body)
 	}
 }
