@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"warder/hsm"
 	"warder/hsm/hsmtest"
 	"warder/keystore/keyring"
+	"warder/keystore/kv"
 )
 
 // waiting says that the rotation is in phase and waits for exactly these voters.
@@ -282,4 +284,64 @@ func TestAHomeIsWrittenForItsOwnerOnly(t *testing.T) {
 	if _, err := seal.LoadHome(dir); err != nil {
 		t.Errorf("the home that was just written: %v", err)
 	}
+}
+
+// TestOneRotationOfMany: operators who begin at once, on different nodes, begin one.
+func TestOneRotationOfMany(t *testing.T) {
+	w, n1 := newTown(t)
+	n2 := w.join(t, n1, "n2")
+	w.join(t, n1, "n3").halt() // so that none ends
+	var began atomic.Int32
+	var asking sync.WaitGroup
+	for i := range 40 {
+		c, kind := []*citizen{n1, n2}[i%2], []seal.Kind{seal.RotateRoot, seal.RotateData}[i/2%2]
+		asking.Go(func() {
+			_, err := c.keeper.Start(context.Background(), kind, "")
+			switch {
+			case err == nil:
+				began.Add(1)
+			case !errors.Is(err, seal.ErrRotating) && !errors.Is(err, seal.ErrBehind) && !errors.Is(err, kv.ErrConflict):
+				t.Errorf("a lost race: %v", err)
+			}
+		})
+	}
+	asking.Wait()
+	if began.Load() != 1 {
+		t.Errorf("%d rotations began", began.Load())
+	}
+}
+
+// TestAnOlderSealingIsRefused: it is whole and of this cluster, and was overtaken: an evicted node may be in it.
+func TestAnOlderSealingIsRefused(t *testing.T) {
+	w, n1 := newTown(t)
+	w.join(t, n1, "n2").halt()
+	older, _, err := w.store.SealedKeyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n1.keeper.Evict(t.Context(), "n2"); err != nil {
+		t.Fatal(err)
+	}
+	w.leave("n2")
+	finished(t, n1)
+	n1.opens(t)
+	before, ring := n1.keeper.Epoch(), n1.active(t)
+	if err := n1.db.Update(t.Context(), func(tx *kv.Tx) error { tx.PutKeyring(older); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := n1.keeper.Unseal(t.Context()); !errors.Is(err, seal.ErrForeignKeyring) {
+		t.Errorf("an older sealing: %v; want %v", err, seal.ErrForeignKeyring)
+	}
+	if n1.keeper.Epoch() < before || n1.active(t) < ring {
+		t.Error("the node went back to it")
+	}
+}
+
+func (c *citizen) active(t *testing.T) uint32 {
+	t.Helper()
+	ring, err := c.holder.Keyring()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring.Active()
 }
