@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	warderv1 "warder/api/warder/v1"
+	"warder/cluster"
 	"warder/daemon/seal"
 	"warder/hsm"
 	"warder/keystore/kv"
@@ -159,10 +160,17 @@ func validHost(host string) bool {
 	return host != "" && len(host) <= 253 && host[0] != '-' && host[0] != '.'
 }
 
+// errRemoveSelf says that a node cannot do the second half of its own removal.
+var errRemoveSelf = errors.New("a node does not remove itself: ask another member's endpoint")
+
 // RemoveMember evicts a node: it leaves consensus first, so that it can no longer vote, then its entry leaves the
-// sealing, and the data keys that it knew are rotated.
+// sealing, and the data keys that it knew are rotated. A removal that was cut short between the two is repeated: Evict
+// says where there is nothing left to remove.
 func (s clusterService) RemoveMember(ctx context.Context, request *warderv1.RemoveMemberRequest) (*warderv1.RemoveMemberResponse, error) {
-	if err := s.Cluster.Remove(ctx, request.GetNodeId()); err != nil {
+	if request.GetNodeId() == s.Home.Node {
+		return nil, errRemoveSelf
+	}
+	if err := s.Cluster.Remove(ctx, request.GetNodeId()); err != nil && !errors.Is(err, cluster.ErrNotMember) {
 		return nil, err
 	}
 	if err := s.Keeper.Evict(ctx, request.GetNodeId()); err != nil {

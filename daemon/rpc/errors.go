@@ -54,6 +54,7 @@ func errorTable() []row {
 		{ErrField, warderv1.Reason_REASON_INVALID_ARGUMENT, true},
 		{errChained, warderv1.Reason_REASON_PERMISSION_DENIED, true},
 		{errAction, warderv1.Reason_REASON_INVALID_ARGUMENT, true},
+		{errRemoveSelf, warderv1.Reason_REASON_ILLEGAL_STATE, true},
 		{errAddress, warderv1.Reason_REASON_INVALID_ARGUMENT, true},
 		{ErrMember, warderv1.Reason_REASON_ALREADY_INITIALISED, true},
 
