@@ -3,6 +3,7 @@ package town
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -122,13 +123,18 @@ func (n *Node) PID() int {
 	return n.cmd.Process.Pid
 }
 
-// FreeAddress gives an address on loopback that nobody listened on a moment ago.
+// FreeAddress gives an address on loopback that nobody listened on a moment ago. It lies below the ports that the system
+// gives to outgoing connections (ip_local_port_range): one of those could take the place of a node that is down.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, end = 10000, 32768
+	for range 100 {
+		address := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(end-first))
+		listener, err := net.Listen("tcp", address)
+		if err == nil && listener.Close() == nil {
+			return address
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatal("100 ports tried on loopback, and all are in use")
+	return ""
 }

@@ -42,6 +42,8 @@ type Town struct {
 	Client *client.Client
 	Dir    string
 	binary string
+	plan   Plan
+	built  int // nodes so far, those that are gone included
 }
 
 // New founds a cluster and waits until all its nodes vote and serve. On failure the nodes' last words are logged.
@@ -56,17 +58,19 @@ func New(t testing.TB, plan Plan) *Town {
 	if plan.Config == nil {
 		plan.Config = func(testing.TB, *Node) string { return "dev: true\n" }
 	}
-	town := &Town{Dir: t.TempDir(), binary: plan.Binary}
-	for number := range plan.Nodes {
-		town.Nodes = append(town.Nodes, town.build(t, number, plan))
+	town := &Town{Dir: t.TempDir(), binary: plan.Binary, plan: plan}
+	for range plan.Nodes {
+		town.Nodes = append(town.Nodes, town.build(t))
 	}
 	town.found(t)
 	return town
 }
 
-func (town *Town) build(t testing.TB, number int, plan Plan) *Node {
+func (town *Town) build(t testing.TB) *Node {
 	t.Helper()
-	id := "n" + strconv.Itoa(number+1)
+	number, plan := town.built, town.plan
+	town.built++
+	id := "n" + strconv.Itoa(town.built)
 	dir := filepath.Join(town.Dir, id)
 	n := &Node{
 		ID: id, Dir: dir, Data: filepath.Join(dir, "data"), API: FreeAddress(t), Peer: FreeAddress(t), Metrics: FreeAddress(t), Binary: plan.Binary,
