@@ -4,87 +4,138 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
 
-	"warder/api/client"
 	warderv1 "warder/api/warder/v1"
 	"warder/cli/battery/town"
+	"warder/cli/battery/work/history"
 )
+
+// namespace is where the crew works.
+const namespace = "work"
 
 // Crew is callers at work on a town, until Finish.
 type Crew struct {
 	town *town.Town
+	log  *history.Log
 	stop context.CancelFunc
 	done sync.WaitGroup
+	// office and slots are set once, by Start.
+	office *office
+	slots  []*slot
 
-	mu           sync.Mutex
-	acknowledged map[string]string // guarded by mu: name to secret
-	failures     int
+	mu        sync.Mutex
+	answered  map[string][]string      // guarded by mu: node to the ids of the requests that it answered
+	tolerated map[warderv1.Reason]bool // guarded by mu
+	wrong     []error                  // guarded by mu: what was seen to be wrong at once
+	refusals  map[string]int           // guarded by mu: by reason
+	written   int                      // guarded by mu: acknowledged changes of registers
 }
 
-// Start puts callers to work.
+// Start puts callers to work: some tens of requests a second of every kind, to each node.
 func Start(t testing.TB, at *town.Town) *Crew {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	c := &Crew{town: at, acknowledged: map[string]string{}, stop: stop}
-	for i := range 4 {
-		c.done.Go(func() { c.write(ctx, at.Client, i) })
+	c := &Crew{
+		town: at, log: history.NewLog(), stop: stop,
+		answered: map[string][]string{}, tolerated: weather(), refusals: map[string]int{},
 	}
-	t.Cleanup(func() { stop(); c.done.Wait() })
+	t.Cleanup(c.Halt)
+	office := c.open(t)
+	c.office, c.slots = office, newSlots()
+	c.registers(ctx, office)
+	c.deletes(ctx, office)
+	c.counters(ctx, office)
+	c.enrolments(ctx, office)
+	c.guests(ctx, office)
+	c.signers(ctx, office)
+	c.rotations(ctx, office)
 	return c
 }
 
-// write keeps storing credentials with names of its own, and remembers which were acknowledged.
-func (c *Crew) write(ctx context.Context, asked *client.Client, writer int) {
-	for n := 0; ctx.Err() == nil; n++ {
-		name, secret := fmt.Sprintf("w%d-%d", writer, n), fmt.Sprintf("secret of %d-%d", writer, n)
-		_, err := asked.Credentials.PutCredential(ctx, &warderv1.PutCredentialRequest{
-			Namespace: "work", Name: name, Profile: "static", Fields: []*warderv1.SecretField{{Name: "secret", Value: []byte(secret)}},
-		})
-		c.mu.Lock()
-		if err == nil {
-			c.acknowledged[name] = secret
-		} else {
-			c.failures++
+// work runs one caller's work over and over, with time to think between, until the crew is halted. What is under way then
+// comes to its end.
+func (c *Crew) work(ctx context.Context, think time.Duration, turn func(turn int)) {
+	c.done.Go(func() {
+		for n := 0; pause(ctx, think/2+rand.N(think)); n++ {
+			turn(n)
 		}
-		c.mu.Unlock()
+	})
+}
+
+// pause lets time pass, and says whether the work goes on.
+func pause(ctx context.Context, how time.Duration) bool {
+	timer := time.NewTimer(how)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
 	}
 }
 
-// Done is how many requests were acknowledged so far.
+// Tolerate makes refusals of some reasons no fault of the cluster: those which a schedule provokes, as TOKEN_EXPIRED by a
+// clock that is wrong.
+func (c *Crew) Tolerate(reasons ...warderv1.Reason) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, one := range reasons {
+		c.tolerated[one] = true
+	}
+}
+
+// Refusals is how many requests were refused, or not answered, by reason: "" where nobody said why.
+func (c *Crew) Refusals() map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	copied := map[string]int{}
+	for reason, count := range c.refusals {
+		copied[reason] = count
+	}
+	return copied
+}
+
+// complain records what is wrong beyond doubt.
+func (c *Crew) complain(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.wrong) < maxFindings {
+		c.wrong = append(c.wrong, err)
+	}
+}
+
+// add adds an operation to the history.
+func (c *Crew) add(op history.Op) {
+	c.log.Add(op)
+	if op.Kind != history.Write || op.Outcome != history.Done {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.written++
+}
+
+// Done is how many changes were acknowledged so far.
 func (c *Crew) Done() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.acknowledged)
+	return c.written
 }
 
-// Await waits until some more requests are acknowledged: the work goes on.
+// Await waits until some more changes are acknowledged: the work goes on.
 func (c *Crew) Await(t testing.TB, more int) {
 	t.Helper()
 	before := c.Done()
 	town.Eventually(t, "the work goes on", time.Minute, func() error {
-		if c.Done() < before+more {
-			return errors.New("too little was acknowledged")
+		if done := c.Done(); done < before+more {
+			return fmt.Errorf("%d changes were acknowledged; want %d", done-before, more)
 		}
 		return nil
 	})
-}
-
-// Finish ends the work, waits until every node serves, and checks what was recorded.
-func (c *Crew) Finish(t testing.TB) {
-	t.Helper()
-	c.Halt()
-	for _, n := range c.town.Nodes {
-		c.town.Ready(t, n)
-		c.Check(t, n)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t.Logf("%d requests acknowledged, %d answered with an error", len(c.acknowledged), c.failures)
 }
 
 // Halt ends the work.
@@ -93,23 +144,5 @@ func (c *Crew) Halt() {
 	c.done.Wait()
 }
 
-// Check holds one node that serves to everything that was acknowledged.
-func (c *Crew) Check(t testing.TB, n *town.Node) {
-	t.Helper()
-	one, lost := c.town.Dial(t, n), 0
-	c.mu.Lock()
-	acknowledged := maps.Clone(c.acknowledged)
-	c.mu.Unlock()
-	for _, name := range slices.Sorted(maps.Keys(acknowledged)) {
-		answer, err := one.Credentials.RevealCredential(t.Context(), &warderv1.RevealCredentialRequest{Namespace: "work", Name: name})
-		if err != nil || len(answer.GetFields()) != 1 || string(answer.GetFields()[0].GetValue()) != acknowledged[name] {
-			lost++
-			if lost < 10 {
-				t.Errorf("node %s: the acknowledged credential %s: %v", n.ID, name, err)
-			}
-		}
-	}
-	if lost > 0 {
-		t.Errorf("node %s: %d of %d acknowledged writes are lost", n.ID, lost, len(acknowledged))
-	}
-}
+// errSetUp says that the crew's own beginnings failed, on a town without faults.
+var errSetUp = errors.New("the crew cannot begin")
