@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"warder/daemon/config"
+	"warder/daemon/seal"
 	"warder/hsm"
 	"warder/hsm/pkcs11"
 	"warder/hsm/softtoken"
@@ -75,10 +76,12 @@ func (h *hardware) login(ctx context.Context) (hsm.Token, error) {
 		clear(pin)
 		return nil, err
 	}
+	_, homeErr := seal.LoadHome(h.cfg.DataDir)
 	token, err := pkcs11.Open(ctx, pkcs11.Config{
 		Module: h.cfg.HSM.Module, Label: h.cfg.HSM.Label, Serial: h.cfg.HSM.Serial, Sessions: h.cfg.HSM.Sessions,
 		Timeout: h.cfg.HSM.Timeout, Init: h.cfg.HSM.InitArgs, Executable: h.program.HSMChild, Logger: h.logger,
-		PIN: func(context.Context) ([]byte, error) { return pin, nil },
+		Established: homeErr == nil,
+		PIN:         func(context.Context) ([]byte, error) { return pin, nil },
 	})
 	if errors.Is(err, hsm.ErrPINRefused) || errors.Is(err, hsm.ErrPINLocked) {
 		h.refused[digest] = err

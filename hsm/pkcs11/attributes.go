@@ -58,15 +58,15 @@ func (e *engine) findOne(s *session, what string, template ...*p11.Attribute) (p
 }
 
 // remembered finds a handle once for an age.
-func (e *engine) remembered(s *session, name string, find func() (p11.ObjectHandle, error)) (p11.ObjectHandle, error) {
+func (e *engine) remembered(s *session, name string) (p11.ObjectHandle, error) {
 	e.mu.Lock()
 	handle, ok := e.handles[name]
 	e.mu.Unlock()
 	if ok {
 		return handle, nil
 	}
-	handle, err := find()
-	if err != nil {
+	handle, err := e.lookUp(s, name)
+	if err := e.heed(name, err); err != nil {
 		return 0, err
 	}
 	e.mu.Lock()
@@ -81,6 +81,7 @@ func (e *engine) forget(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.handles, name)
+	delete(e.known, name)
 }
 
 // readBack asks what became of a key: modules were seen to ignore the template. A key that is not as it was asked for

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -109,7 +110,7 @@ func openFromFrame(f frame) (*engine, Config, error) {
 	} else {
 		return nil, config, errFrame
 	}
-	e, err := openEngine(config, f.fields[4])
+	e, err := openEngine(config, f.fields[4], strings.FieldsFunc(string(f.fields[6]), func(r rune) bool { return r == '\n' }))
 	return e, config, err
 }
 
@@ -161,7 +162,7 @@ func (e *engine) handle(r frame) (out [][]byte, err error) {
 func (e *engine) perform(op operation, in [][]byte) ([][]byte, error) {
 	switch op {
 	case opCheck:
-		return nil, e.check()
+		return nil, e.health()
 	case opCreateRoot:
 		return e.createRoot(string(in[0]))
 	case opFindRoot, opDestroyRoot, opDecrypt:

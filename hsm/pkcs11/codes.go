@@ -86,9 +86,9 @@ func (e *engine) errorf(kind error, format string, args ...any) error {
 func (e *engine) loginVerdict(err error) error {
 	switch classify(err) {
 	case classPIN:
-		return e.errorf(hsm.ErrPINRefused, "the PIN was refused (%s) and will not be tried again: correct the PIN's source, then open the token anew", code(err))
+		return e.errorf(hsm.ErrPINRefused, "the PIN was refused (%s) and will not be tried again: correct the PIN where the node reads it, then run `warder operator unseal` there, or repeat init or join", code(err))
 	case classLocked:
-		return e.errorf(hsm.ErrPINLocked, "the PIN is locked (%s): have the security officer reset it, then open the token anew", code(err))
+		return e.errorf(hsm.ErrPINLocked, "the PIN is locked (%s): have the security officer reset it, then run `warder operator unseal`, or repeat init or join", code(err))
 	}
 	return e.errorf(hsm.ErrUnavailable, "login failed (%s): see that the HSM is connected and its service runs", code(err))
 }

@@ -38,6 +38,10 @@ type Config struct {
 	// An operation that takes longer gets hsm.ErrTimeout, and the child is killed and replaced.
 	Timeout time.Duration
 
+	// Established says that the token has a node key, as that of a cluster's member has: one that lacks it is refused,
+	// and none is made in its place.
+	Established bool
+
 	Init string   // C_Initialize's reserved argument; NSS takes its parameters there
 	Env  []string // "NAME=value" added to the child's environment, such as SOFTHSM2_CONF=/path
 

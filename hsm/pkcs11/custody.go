@@ -108,9 +108,7 @@ func (e *engine) custody() error {
 }
 
 func (e *engine) kek(s *session, id []byte) (p11.ObjectHandle, error) {
-	return e.remembered(s, "kek "+string(id), func() (p11.ObjectHandle, error) {
-		return e.findOne(s, "KEK "+hexID(id), kekSearch(id)...)
-	})
+	return e.remembered(s, kekName(id))
 }
 
 func (e *engine) hasKEK(id []byte) ([][]byte, error) {

@@ -37,14 +37,19 @@ type engine struct {
 	refused error      // the latch: set once, never cleared
 	login   p11.SessionHandle
 	handles map[string]p11.ObjectHandle // found keys of this age
+	known   map[string]struct{}         // keys that the token had, by name
 
 	canary canary
 }
 
 // openEngine loads the module, finds the token, logs in once and finds out by doing what the token can.
-func openEngine(config Config, pin []byte) (*engine, error) {
-	e := &engine{config: config, pin: pin, handles: map[string]p11.ObjectHandle{}}
-	steps := []func() error{e.load, e.findToken, e.mayLogIn, e.firstLogin, e.openCanary, e.probeCustody}
+// The token must still have the keys that are known by name.
+func openEngine(config Config, pin []byte, known []string) (*engine, error) {
+	e := &engine{config: config, pin: pin, handles: map[string]p11.ObjectHandle{}, known: map[string]struct{}{}}
+	for _, name := range known {
+		e.known[name] = struct{}{}
+	}
+	steps := []func() error{e.load, e.findToken, e.mayLogIn, e.firstLogin, e.openCanary, e.present, e.probeCustody}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err
@@ -66,7 +71,7 @@ func (e *engine) load() error {
 		options = append(options, p11.InitializeWithReserved(unsafe.Pointer(&argument[0])))
 	}
 	if err := e.ctx.Initialize(options...); err != nil {
-		return fmt.Errorf("%w: module %s does not initialise (%s): see its configuration and that its service runs", hsm.ErrUnavailable, e.config.Module, code(err))
+		return e.errorf(hsm.ErrUnavailable, "the module does not initialise (%s): see its configuration and that its service runs", code(err))
 	}
 	return nil
 }

@@ -19,6 +19,7 @@ const (
 // after each failure, and never logs in again with a PIN that was refused.
 type host struct {
 	config Config
+	known  *known
 	starts sync.WaitGroup // children that start or end
 
 	mu       sync.Mutex // guards what follows
@@ -72,9 +73,13 @@ func (h *host) get(ctx context.Context) (*process, error) {
 func (h *host) run(s *start) {
 	h.mu.Lock()
 	pin := append([]byte(nil), h.pin...)
+	config := h.config
+	if h.info.Serial != "" {
+		config.Serial = h.info.Serial // another token of the same label is not ours, and does not get our PIN
+	}
 	h.mu.Unlock()
 	defer clear(pin)
-	child, info, err := launch(h.config, pin)
+	child, info, err := launch(config, pin, h.known.list())
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer close(s.done)
@@ -101,7 +106,7 @@ func (h *host) run(s *start) {
 }
 
 // launch starts a child and has it open the token.
-func launch(c Config, pin []byte) (*process, hsm.Info, error) {
+func launch(c Config, pin, known []byte) (*process, hsm.Info, error) {
 	// Here too, so that the plainest mistakes cost no process.
 	if err := checkModule(c.Module); err != nil {
 		return nil, hsm.Info{}, err
@@ -110,7 +115,7 @@ func launch(c Config, pin []byte) (*process, hsm.Info, error) {
 	if err != nil {
 		return nil, hsm.Info{}, err
 	}
-	in := [][]byte{[]byte(c.Module), []byte(c.Label), []byte(c.Serial), []byte(c.Init), pin, {byte(c.Sessions)}}
+	in := [][]byte{[]byte(c.Module), []byte(c.Label), []byte(c.Serial), []byte(c.Init), pin, {byte(c.Sessions)}, known}
 	out, err := p.call(context.Background(), opOpen, in, slowFactor*c.Timeout, func() {})
 	if err == nil && len(out) != 7 {
 		err = fmt.Errorf("%w: %s: the module process is of another build", hsm.ErrUnavailable, c.name())

@@ -55,9 +55,7 @@ func nodeSearch(class uint) []*p11.Attribute {
 
 // nodeKey finds the node's private key by its label.
 func (e *engine) nodeKey(s *session) (p11.ObjectHandle, error) {
-	return e.remembered(s, nodeLabel, func() (p11.ObjectHandle, error) {
-		return e.findOne(s, "node key", nodeSearch(p11.CKO_PRIVATE_KEY)...)
-	})
+	return e.remembered(s, nodeLabel)
 }
 
 func (e *engine) nodePublic() ([][]byte, error) {

@@ -81,29 +81,31 @@ func (e *engine) retuneCanary() {
 
 // root finds a root key by its fingerprint.
 func (e *engine) root(s *session, fp hsm.Fingerprint) (p11.ObjectHandle, error) {
-	return e.remembered(s, fp.String(), func() (p11.ObjectHandle, error) {
-		keys, err := e.find(s, rootSearch()...)
+	return e.remembered(s, fp.String())
+}
+
+func (e *engine) findRootKey(s *session, fp hsm.Fingerprint) (p11.ObjectHandle, error) {
+	keys, err := e.find(s, rootSearch()...)
+	if err != nil {
+		return 0, err
+	}
+	var matches []p11.ObjectHandle
+	for _, key := range keys {
+		public, err := e.rsaPublic(s, key)
 		if err != nil {
 			return 0, err
 		}
-		var matches []p11.ObjectHandle
-		for _, key := range keys {
-			public, err := e.rsaPublic(s, key)
-			if err != nil {
-				return 0, err
-			}
-			if got, err := hsm.FingerprintOf(public); err == nil && got == fp {
-				matches = append(matches, key)
-			}
+		if got, err := hsm.FingerprintOf(public); err == nil && got == fp {
+			matches = append(matches, key)
 		}
-		switch len(matches) {
-		case 0:
-			return 0, e.errorf(hsm.ErrKeyNotFound, "has no root key %s: see that this is the token that the key was made on", fp)
-		case 1:
-			return matches[0], e.mustBeSafe(s, matches[0], fp)
-		}
-		return 0, e.errorf(hsm.ErrMechanism, "has %d objects for root key %s: remove the others with the vendor's tool", len(matches), fp)
-	})
+	}
+	switch len(matches) {
+	case 0:
+		return 0, e.errorf(hsm.ErrKeyNotFound, "has no root key %s: see that this is the token that the key was made on", fp)
+	case 1:
+		return matches[0], e.mustBeSafe(s, matches[0], fp)
+	}
+	return 0, e.errorf(hsm.ErrMechanism, "has %d objects for root key %s: remove the others with the vendor's tool", len(matches), fp)
 }
 
 // mustBeSafe refuses, and leaves alone, a root key that somebody made readable.
@@ -192,22 +194,23 @@ func oaep(h hsm.Hash) *p11.Mechanism {
 	return p11.NewMechanism(p11.CKM_RSA_PKCS_OAEP, parameters)
 }
 
-// transport finds this token's transport key, or makes it.
-func (e *engine) transport(s *session) (p11.ObjectHandle, error) {
-	search := []*p11.Attribute{
+func transportSearch() []*p11.Attribute {
+	return []*p11.Attribute{
 		attr(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY), attr(p11.CKA_KEY_TYPE, p11.CKK_RSA),
 		attr(p11.CKA_TOKEN, true), attr(p11.CKA_LABEL, transportLabel),
 	}
+}
+
+// transport finds this token's transport key, or makes it.
+func (e *engine) transport(s *session) (p11.ObjectHandle, error) {
 	e.making.Lock()
 	defer e.making.Unlock()
-	return e.remembered(s, transportLabel, func() (p11.ObjectHandle, error) {
-		key, err := e.findOne(s, "transport key", search...)
-		if !isNotFound(err) {
-			return key, err
-		}
-		_, key, err = e.generateRSA(s, hsm.RSABits, transportLabel, p11.CKA_UNWRAP, true)
+	key, err := e.remembered(s, transportLabel)
+	if !isNotFound(err) {
 		return key, err
-	})
+	}
+	_, key, err = e.generateRSA(s, hsm.RSABits, transportLabel, p11.CKA_UNWRAP, true)
+	return key, err
 }
 
 func (e *engine) transportPublic() ([][]byte, error) {

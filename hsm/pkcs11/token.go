@@ -41,9 +41,12 @@ func Open(ctx context.Context, config Config) (hsm.Token, error) {
 		return nil, fmt.Errorf("PIN of %s: %w", config.name(), err)
 	}
 	r := &remote{
-		host:   &host{config: config, pin: pin},
+		host:   &host{config: config, pin: pin, known: &known{names: map[string]struct{}{}}},
 		slots:  make(chan struct{}, config.Sessions),
 		canary: make(chan struct{}, 1),
+	}
+	if config.Established {
+		r.host.known.names[nodeLabel] = struct{}{}
 	}
 	if _, err := r.host.get(ctx); err != nil {
 		r.host.close()
@@ -101,8 +104,12 @@ func (r *remote) once(ctx context.Context, op operation, in [][]byte) ([][]byte,
 		<-slot
 		return nil, err
 	}
+	r.host.known.before(op, in)
 	out, err := child.call(ctx, op, in, r.limit(op), func() { <-slot })
 	switch {
+	case err == nil:
+		r.host.known.after(op, in, out)
+		r.host.worked()
 	case errors.Is(err, hsm.ErrUnavailable), errors.Is(err, hsm.ErrTimeout):
 		r.host.giveUp(child, err)
 	case errors.Is(err, hsm.ErrPINRefused), errors.Is(err, hsm.ErrPINLocked):

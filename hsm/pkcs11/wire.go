@@ -24,7 +24,7 @@ const (
 type operation uint8
 
 const (
-	opOpen        operation = iota + 1 // module, label, serial, init, pin, sessions u8 -> label, serial, manufacturer, model, hash, custody, detail
+	opOpen        operation = iota + 1 // module, label, serial, init, pin, sessions u8, known keys by line -> label, serial, manufacturer, model, hash, custody, detail
 	opCheck                            // -> nothing
 	opCreateRoot                       // label -> SPKI
 	opFindRoot                         // fingerprint -> SPKI
@@ -45,7 +45,7 @@ const (
 func (op operation) fieldsOf() (int, bool) {
 	switch op {
 	case opOpen:
-		return 6, true
+		return 7, true
 	case opCheck, opNodeKey, opTransport:
 		return 0, true
 	case opCreateRoot, opFindRoot, opDestroyRoot, opSign, opCreateKEK, opHasKEK:
