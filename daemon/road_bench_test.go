@@ -54,30 +54,39 @@ func (n *testNode) must(t testing.TB, who caller, procedure, body string) {
 	}
 }
 
-func BenchmarkRequest(b *testing.B) {
-	n, bot := benchNode(b)
-	alone := bot
-	alone.token = ""
+// hotRequest is one request that is made again and again.
+type hotRequest struct {
+	name, procedure, body string
+	alone                 bool // by certificate, without a token
+}
+
+func hotRequests() []hotRequest {
 	digest := base64.StdEncoding.EncodeToString(make([]byte, 32))
 	order := `{"namespace":"default","name":%q,"request":{"method":"HTTP_METHOD_POST","url":"https://api.binance.com/api/v3/order?symbol=LTCBTC&side=BUY&type=LIMIT&timeInForce=GTC&quantity=1&price=0.1"}}`
 	sign := `{"namespace":"default","name":%q,"algorithm":"KEY_ALGORITHM_ECDSA_P256_SHA256","digest":%q}`
-	for _, one := range []struct {
-		name, procedure, body string
-		who                   caller
-	}{
-		{"secret-read", reveal, `{"namespace":"default","name":"static"}`, bot},
-		{"token-issue", "/warder.v1.TokenService/IssueToken", `{"grants":[{"actions":["credential.reveal"],"resource":{"type":"credential","namespace":"default","name":"static"}}],"ttl":"60s"}`, alone},
-		{"broker-sign-hmac", "/warder.v1.CredentialService/SignWithCredential", fmt.Sprintf(order, "hmac"), bot},
-		{"broker-sign-ed25519", "/warder.v1.CredentialService/SignWithCredential", fmt.Sprintf(order, "eddsa"), bot},
-		{"device-sign-sealed", "/warder.v1.KeyService/SignWithKey", fmt.Sprintf(sign, "key-6", digest), bot},
-		{"device-sign-custody", "/warder.v1.KeyService/SignWithKey", fmt.Sprintf(sign, "key-3", digest), bot},
-	} {
+	return []hotRequest{
+		{"secret-read", reveal, `{"namespace":"default","name":"static"}`, false},
+		{"token-issue", "/warder.v1.TokenService/IssueToken", `{"grants":[{"actions":["credential.reveal"],"resource":{"type":"credential","namespace":"default","name":"static"}}],"ttl":"60s"}`, true},
+		{"broker-sign-hmac", "/warder.v1.CredentialService/SignWithCredential", fmt.Sprintf(order, "hmac"), false},
+		{"broker-sign-ed25519", "/warder.v1.CredentialService/SignWithCredential", fmt.Sprintf(order, "eddsa"), false},
+		{"device-sign-sealed", "/warder.v1.KeyService/SignWithKey", fmt.Sprintf(sign, "key-6", digest), false},
+		{"device-sign-custody", "/warder.v1.KeyService/SignWithKey", fmt.Sprintf(sign, "key-3", digest), false},
+	}
+}
+
+func BenchmarkRequest(b *testing.B) {
+	n, bot := benchNode(b)
+	for _, one := range hotRequests() {
+		who := bot
+		if one.alone {
+			who.token = ""
+		}
 		b.Run(one.name, func(b *testing.B) {
 			b.SetParallelism(8)
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					if got := n.post(b, one.who, one.procedure, one.body); got.status != http.StatusOK {
+					if got := n.post(b, who, one.procedure, one.body); got.status != http.StatusOK {
 						b.Errorf("%d %s", got.status, got.body)
 						return
 					}
