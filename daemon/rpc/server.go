@@ -79,7 +79,8 @@ type Config struct {
 type Server struct {
 	Config
 	table   map[string]method
-	current atomic.Int64 // when what decisions are made by was last known to be up to date, since Started
+	current atomic.Int64           // when what decisions are made by was last known to be up to date, since Started
+	actions map[policy.Action]bool // every one that a grant can name
 	checker *codec.Checker
 }
 
@@ -93,7 +94,11 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the rules of requests: %w", err)
 	}
-	return &Server{Config: cfg, table: table, checker: checker}, nil
+	actions := map[policy.Action]bool{}
+	for row := range policy.Actions() {
+		actions[row.Name] = true
+	}
+	return &Server{Config: cfg, table: table, actions: actions, checker: checker}, nil
 }
 
 // Handler serves every RPC of warder.v1 over Connect, gRPC and gRPC-Web. It must stand behind Edge.
