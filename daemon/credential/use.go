@@ -17,6 +17,7 @@ const maxCached = 4096
 // parsedFields are the active version's fields at one revision of the credential.
 type parsedFields struct {
 	revision uint64
+	profile  string
 	version  uint32
 	fields   *broker.Fields
 }
@@ -65,9 +66,9 @@ func (s *Store) active(ctx context.Context, h Handle) (parsedFields, error) {
 
 // open reads and parses the active version's fields.
 func (s *Store) open(tx *kv.Tx, entry keystore.Entry) (parsedFields, error) {
-	var head entryInfo
-	if err := json.Unmarshal(entry.Info, &head); err != nil {
-		return parsedFields{}, fmt.Errorf("%w: its record does not decode", ErrInvalid)
+	profile, err := profileOf(entry)
+	if err != nil {
+		return parsedFields{}, err
 	}
 	material, version, err := keystore.Material(tx, entry.Ref, 0)
 	if err != nil {
@@ -78,8 +79,39 @@ func (s *Store) open(tx *kv.Tx, entry keystore.Entry) (parsedFields, error) {
 	if err != nil {
 		return parsedFields{}, err
 	}
-	fields, err := s.parse(head.Profile, values)
-	return parsedFields{revision: entry.Revision, version: version.Number, fields: fields}, err
+	fields, err := s.parse(profile, values)
+	return parsedFields{revision: entry.Revision, profile: profile, version: version.Number, fields: fields}, err
+}
+
+// Profile names the broker whose calls the credential signs. Like Sign it reads the
+// credential's revision each time, and spares only the decoding.
+func (s *Store) Profile(ctx context.Context, h Handle) (string, error) {
+	ref, err := h.ref()
+	if err != nil {
+		return "", err
+	}
+	var profile string
+	err = s.db.View(ctx, func(tx *kv.Tx) error {
+		entry, err := keystore.Get(tx, ref)
+		if err != nil {
+			return err
+		}
+		if cached, ok := s.cached(h); ok && cached.revision == entry.Revision {
+			profile = cached.profile
+			return nil
+		}
+		profile, err = profileOf(entry)
+		return err
+	})
+	return profile, h.wrap(err)
+}
+
+func profileOf(entry keystore.Entry) (string, error) {
+	var head entryInfo
+	if err := json.Unmarshal(entry.Info, &head); err != nil {
+		return "", fmt.Errorf("%w: its record does not decode", ErrInvalid)
+	}
+	return head.Profile, nil
 }
 
 func (s *Store) cached(h Handle) (parsedFields, bool) {

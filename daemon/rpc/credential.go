@@ -146,12 +146,12 @@ func brokerRequest(ctx context.Context, s *Server, _ *Call, message proto.Messag
 		return target{}, err
 	}
 	found := target{resource: wanted}
-	stored, err := s.Credentials.Get(ctx, credential.At(wanted.Namespace, wanted.Name))
+	name, err := s.Credentials.Profile(ctx, credential.At(wanted.Namespace, wanted.Name))
 	if err != nil {
 		return found, err
 	}
-	found.context = map[string]any{"broker": stored.Profile}
-	profile, err := s.Profiles.Get(stored.Profile)
+	found.context = map[string]any{"broker": name}
+	profile, err := s.Profiles.Get(name)
 	if err != nil {
 		return found, err
 	}
