@@ -47,29 +47,31 @@ func encode(v Values) (keystore.Secret, error) {
 	return keystore.NewSecret(out), nil
 }
 
+// errDamaged is of a record that the seal vouches for and encode did not write.
+var errDamaged = fmt.Errorf("%w: its stored fields do not decode", ErrInvalid)
+
 // decode gives values that share s's memory: wiping s wipes them.
 func decode(s keystore.Secret) (Values, error) {
-	damaged := fmt.Errorf("%w: its stored fields do not decode", ErrInvalid)
 	b := s.Reveal()
 	if len(b) < 2 || b[0] != codecVersion || b[1] == 0 || b[1] > MaxFields {
-		return nil, damaged
+		return nil, errDamaged
 	}
 	count, rest, last := int(b[1]), b[2:], ""
 	v := make(Values, count)
 	for range count {
 		name, after, ok := cut(rest, 1)
 		if !ok {
-			return nil, damaged
+			return nil, errDamaged
 		}
 		value, after, ok := cut(after, 4)
 		if !ok || string(name) <= last {
-			return nil, damaged
+			return nil, errDamaged
 		}
 		rest, last = after, string(name)
 		v[last] = keystore.NewSecret(value)
 	}
 	if len(rest) > 0 {
-		return nil, damaged
+		return nil, errDamaged
 	}
 	return v, nil
 }

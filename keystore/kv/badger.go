@@ -92,6 +92,9 @@ func contained(fn func() error) (err error) {
 // panic for damage: Badger trusts the bytes it reads.
 func guarded(fn func() error) error {
 	err := contained(fn)
+	if err == nil {
+		return nil
+	}
 	if p := (*panicked)(nil); errors.As(err, &p) {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}

@@ -79,11 +79,12 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	tx, done, err := db.begin()
+	v, err := db.store.view()
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer v.release()
+	tx := &Tx{keys: db.keys, view: v}
 	if err := fn(tx); err != nil {
 		return err
 	}
@@ -157,11 +158,12 @@ func (db *DB) outgrow(ctx context.Context, used *keyring.Keyring, stale error) (
 
 // prepare runs fn and lets go of the store before anything is proposed.
 func (db *DB) prepare(fn func(*Tx) error) (*Tx, []byte, error) {
-	tx, done, err := db.begin()
+	v, err := db.store.view()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer done()
+	defer v.release()
+	tx := newTx(db.keys, v)
 	if err := fn(tx); err != nil {
 		return nil, nil, err
 	}
@@ -175,14 +177,6 @@ func (db *DB) propose(ctx context.Context, entry []byte) (Result, error) {
 		return Result{}, err
 	}
 	return DecodeResult(answer)
-}
-
-func (db *DB) begin() (*Tx, func(), error) {
-	v, err := db.store.view()
-	if err != nil {
-		return nil, nil, err
-	}
-	return newTx(db.keys, v), v.release, nil
 }
 
 // Barrier returns when this member has applied everything that was acknowledged

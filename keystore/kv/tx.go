@@ -17,12 +17,12 @@ type Tx struct {
 	keys  Keys
 	ring  *keyring.Keyring // from keys, when first needed
 	view  *view
-	err   error // the first fault of a method that returns none
-	blind map[Key]string
+	err   error          // the first fault of a method that returns none
+	blind map[Key]string // paths that were worked out; nil in a View
 
 	expects  []If                // what the caller demands
 	reads    []If                // what was seen
-	seen     map[Target]struct{} // targets of reads
+	seen     map[Target]struct{} // targets of reads; nil in a View, where nothing comes of them
 	writes   map[Target]*write
 	written  []Target // keys of writes, as they came
 	appends  []Append
@@ -38,6 +38,8 @@ type write struct {
 	sealed []byte
 }
 
+// newTx gives a Tx whose reads become preconditions. A View's is made without any of these maps: most transactions are
+// one, and make no change that could have conditions.
 func newTx(keys Keys, v *view) *Tx {
 	return &Tx{
 		keys: keys, view: v,
@@ -104,6 +106,9 @@ func (tx *Tx) Delete(k Key) {
 func (tx *Tx) write(t Target, w *write) {
 	if _, ok := tx.writes[t]; !ok {
 		tx.written = append(tx.written, t)
+	}
+	if tx.writes == nil {
+		tx.writes = map[Target]*write{}
 	}
 	tx.writes[t] = w
 }
@@ -176,6 +181,9 @@ func (tx *Tx) read(t Target) (row, error) {
 }
 
 func (tx *Tx) saw(t Target, rev uint64) {
+	if tx.seen == nil {
+		return
+	}
 	if _, ok := tx.seen[t]; !ok {
 		tx.seen[t] = struct{}{}
 		tx.reads = append(tx.reads, If{Target: t, Revision: rev})
@@ -204,7 +212,9 @@ func (tx *Tx) target(space Space, k Key) (Target, error) {
 			return Target{}, err
 		}
 		path = blind(ring, k)
-		tx.blind[k] = path
+		if tx.blind != nil {
+			tx.blind[k] = path
+		}
 	}
 	return Target{Space: space, Path: path}, nil
 }
