@@ -34,11 +34,12 @@ type peer struct {
 	state      *tls.ConnectionState
 }
 
-type peerKey struct{}
-
+// peerOf gives the request's connection, or nil where it has none that could have shown a certificate.
 func peerOf(ctx context.Context) *peer {
-	found, _ := ctx.Value(peerKey{}).(*peer)
-	return found
+	if call := callOf(ctx); call.from.connection != nil {
+		return &call.from
+	}
+	return nil
 }
 
 // authenticate verifies the chain once for a connection, and on every request all that can change since.
@@ -60,12 +61,12 @@ func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		remote, _ := netip.ParseAddrPort(r.RemoteAddr) // zero on the unix socket
 		call := &Call{ID: gateway.RequestID(r.Context()), Procedure: unknownProcedure, Remote: remote, Socket: socket, Authentication: "none"}
-		ctx := context.WithValue(r.Context(), callKey{}, call)
-		if found, ok := ctx.Value(connectionKey{}).(*connection); ok && r.TLS != nil {
-			ctx = context.WithValue(ctx, peerKey{}, &peer{connection: found, state: r.TLS})
+		if found, ok := r.Context().Value(connectionKey{}).(*connection); ok && r.TLS != nil {
+			call.from = peer{connection: found, state: r.TLS}
 		}
+		ctx := context.WithValue(r.Context(), callKey{}, call)
 		if s.isProcedure(r.URL.Path) {
-			witness := &witness{ResponseWriter: w, server: s, call: call, ctx: context.WithoutCancel(ctx)}
+			witness := &witness{ResponseWriter: w, server: s, call: call, ctx: ctx}
 			defer witness.begin() // also of a handler that panicked, or answered nothing
 			w = witness
 		}
@@ -84,7 +85,7 @@ type witness struct {
 	http.ResponseWriter
 	server  *Server
 	call    *Call
-	ctx     context.Context //nolint:containedctx // it has the request's values, and not its end: who hangs up is recorded too
+	ctx     context.Context //nolint:containedctx // the request's own, and lives as long
 	started bool
 	barred  bool
 }
@@ -112,7 +113,8 @@ func (w *witness) begin() bool {
 	if w.call.recorded {
 		return true
 	}
-	if err := w.server.record(w.ctx, w.call, "", policy.Decision{}, errMethodUnknown); err != nil {
+	ctx := context.WithoutCancel(w.ctx) // who hangs up is recorded too
+	if err := w.server.record(ctx, w.call, "", policy.Decision{}, errMethodUnknown); err != nil {
 		w.barred = true
 		http.Error(w.ResponseWriter, errAudit.Error(), http.StatusServiceUnavailable)
 	}

@@ -57,6 +57,7 @@ type Call struct {
 	Peer           mtls.Authenticated
 	TokenID        string
 
+	from     peer // its connection; zero on the socket
 	target   target
 	recorded bool
 	// reason is why the request was refused; unspecified when it was not.
