@@ -16,7 +16,7 @@ import (
 // that a figure is of both. Audit is durable before each answer.
 
 // benchNode is a node with what the benchmarks ask for.
-func benchNode(b *testing.B) (*testNode, caller) {
+func benchNode(b testing.TB) (*testNode, caller) {
 	b.Helper()
 	n := startNode(b)
 	seed := base64.StdEncoding.EncodeToString([]byte("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIIJEYWtGBrhACmb9Dvy+qa8WEf0lQOl1s4CLIAB9m89u\n-----END PRIVATE KEY-----\n"))

@@ -28,6 +28,12 @@ func HandlerOptions(maxBytes int) []connect.HandlerOption {
 	}
 }
 
+// JSON gives the codec of HandlerOptions for application/json, for a handler that is not Connect's.
+func JSON(maxBytes int) connect.Codec { return text{name: "json", max: maxBytes} }
+
+// Binary gives the codec of HandlerOptions for application/proto.
+func Binary(maxBytes int) connect.Codec { return binary{max: maxBytes} }
+
 // binary is protobuf's wire format.
 type binary struct{ max int }
 

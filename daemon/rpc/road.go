@@ -409,20 +409,28 @@ type interceptor struct{ server *Server }
 
 func (i interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
-		defer i.server.observe(ctx, time.Now())
-		message, ok := request.Any().(proto.Message)
-		if !ok {
-			return nil, i.server.refuse(ctx, errMethodUnknown)
-		}
-		if err := i.server.travel(ctx, request.Spec().Procedure, request.Header(), message); err != nil {
-			return nil, i.server.refuse(ctx, err)
-		}
-		response, err := next(ctx, request)
-		if err != nil {
-			return nil, i.server.refuse(ctx, err)
-		}
-		return response, nil
+		return travelled(ctx, i.server, request.Spec().Procedure, request.Header(), request.Any(), func() (connect.AnyResponse, error) {
+			return next(ctx, request)
+		})
 	}
+}
+
+// travelled takes a request down the road and gives the answer of the handler at its end, or the refusal that crosses
+// the wire. Every request of one message and one answer comes through here.
+func travelled[A any](ctx context.Context, s *Server, procedure string, header http.Header, request any, handler func() (A, error)) (answer A, err error) {
+	defer s.observe(ctx, time.Now())
+	message, ok := request.(proto.Message)
+	if !ok {
+		return answer, s.refuse(ctx, errMethodUnknown)
+	}
+	if err := s.travel(ctx, procedure, header, message); err != nil {
+		return answer, s.refuse(ctx, err)
+	}
+	if answer, err = handler(); err != nil {
+		var none A
+		return none, s.refuse(ctx, err)
+	}
+	return answer, nil
 }
 
 func (i interceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {

@@ -105,16 +105,20 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Handler() http.Handler {
 	options := append(codec.HandlerOptions(MaxMessage), connect.WithInterceptors(interceptor{s}))
 	mux := http.NewServeMux()
-	handle := func(path string, handler http.Handler) { mux.Handle(path, handler) }
+	handle := func(path string, handler http.Handler) http.Handler {
+		mux.Handle(path, handler)
+		return handler
+	}
 	handle(warderv1connect.NewSystemServiceHandler(systemService{s}, options...))
 	handle(warderv1connect.NewClusterServiceHandler(clusterService{s}, options...))
 	handle(warderv1connect.NewIdentityServiceHandler(identityService{s}, options...))
 	handle(warderv1connect.NewPolicyServiceHandler(policyService{s}, options...))
-	handle(warderv1connect.NewCredentialServiceHandler(credentialService{s}, options...))
-	handle(warderv1connect.NewKeyServiceHandler(keyService{s}, options...))
+	credentials := handle(warderv1connect.NewCredentialServiceHandler(credentialService{s}, options...))
+	keys := handle(warderv1connect.NewKeyServiceHandler(keyService{s}, options...))
 	handle(warderv1connect.NewDeviceServiceHandler(deviceService{s}, options...))
-	handle(warderv1connect.NewTokenServiceHandler(tokenService{s}, options...))
+	tokens := handle(warderv1connect.NewTokenServiceHandler(tokenService{s}, options...))
 	handle(warderv1connect.NewAuditServiceHandler(auditService{s}, options...))
+	s.serveDirect(mux, credentials, keys, tokens)
 	mux.HandleFunc("GET /.well-known/jwks.json", s.serveKeys)
 	return mux
 }
