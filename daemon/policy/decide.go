@@ -37,22 +37,43 @@ func (s *Set) consulted(r Request) [2]*partition {
 
 func refuse(why string) Decision { return Decision{Errors: []string{why}} }
 
-// query is a request in Cedar's terms.
+// query is a request in Cedar's terms. Its two entities are made when a policy asks for one: most look no further than
+// at who and what they name.
 type query struct {
 	request             types.Request
-	principal, resource types.Entity
 	keys                []scopeKey
+	parents             []types.EntityUID // of the principal
+	principal, resource entity
+}
+
+// entity is one that may be asked for.
+type entity struct {
+	namespace, name string
+	made            bool
+	full            types.Entity
 }
 
 // Get satisfies types.EntityGetter: a decision knows two entities.
 func (q *query) Get(uid types.EntityUID) (types.Entity, bool) {
 	switch uid {
-	case q.principal.UID:
-		return q.principal, true
-	case q.resource.UID:
-		return q.resource, true
+	case q.request.Principal: // also of a device that renews itself: one entity, with all its parents
+		return q.principal.of(uid, q.parents), true
+	case q.request.Resource:
+		var parents []types.EntityUID
+		if uid.Type != types.EntityType(Namespace) {
+			parents = []types.EntityUID{types.NewEntityUID("Namespace", types.String(q.resource.namespace))}
+		}
+		return q.resource.of(uid, parents), true
 	}
 	return types.Entity{}, false
+}
+
+func (e *entity) of(uid types.EntityUID, parents []types.EntityUID) types.Entity {
+	if !e.made {
+		e.full = types.Entity{UID: uid, Parents: types.NewEntityUIDSet(parents...), Attributes: attributes(e.namespace, e.name)}
+		e.made = true
+	}
+	return e.full
 }
 
 func (q *query) weigh(policies cedar.PolicyIterator) Decision {
@@ -85,11 +106,10 @@ func (s *Set) newQuery(r Request) (*query, error) {
 	}
 	q := &query{}
 	q.setPrincipal(r)
-	q.setResource(r.Resource)
-	q.request = cedar.Request{
-		Principal: q.principal.UID, Resource: q.resource.UID, Context: context,
-		Action: types.NewEntityUID("Action", types.String(r.Action)),
-	}
+	q.resource = entity{namespace: r.Resource.Namespace.String(), name: r.Resource.Name.String()}
+	q.request.Resource = types.NewEntityUID(types.EntityType(r.Resource.Type), types.String(r.Resource.id()))
+	q.request.Action = types.NewEntityUID("Action", types.String(r.Action))
+	q.request.Context = context
 	return q, nil
 }
 
@@ -122,7 +142,7 @@ func (r Resource) check() error {
 func (q *query) setPrincipal(r Request) {
 	kind := types.EntityType(entityType(r.Principal.Kind))
 	uid := types.NewEntityUID(kind, types.String(r.Principal.Namespace.String()+"/"+r.Principal.Name.String()))
-	parents := make([]types.EntityUID, 0, 8)
+	parents := make([]types.EntityUID, 0, 1+len(r.Groups))
 	parents = append(parents, types.NewEntityUID("Namespace", types.String(r.Principal.Namespace.String())))
 	for _, g := range r.Groups {
 		parents = append(parents, types.NewEntityUID("Group", types.String(r.Principal.Namespace.String()+"/"+g.String())))
@@ -134,20 +154,8 @@ func (q *query) setPrincipal(r Request) {
 			q.keys = append(q.keys, scopeKey{entity: p})
 		}
 	}
-	q.principal = types.Entity{UID: uid, Parents: types.NewEntityUIDSet(parents...),
-		Attributes: attributes(r.Principal.Namespace.String(), r.Principal.Name.String())}
-}
-
-func (q *query) setResource(r Resource) {
-	q.resource = types.Entity{UID: types.NewEntityUID(types.EntityType(r.Type), types.String(r.id())),
-		Attributes: attributes(r.Namespace.String(), r.Name.String())}
-	if q.resource.UID == q.principal.UID { // a device renews itself: one entity, all its parents
-		q.resource = q.principal
-		return
-	}
-	if r.Type != Namespace {
-		q.resource.Parents = types.NewEntityUIDSet(types.NewEntityUID("Namespace", types.String(r.Namespace.String())))
-	}
+	q.request.Principal, q.parents = uid, parents
+	q.principal = entity{namespace: r.Principal.Namespace.String(), name: r.Principal.Name.String()}
 }
 
 func attributes(namespace, name string) types.Record {
@@ -175,6 +183,9 @@ func (s ActionSpec) context(given map[string]any) (types.Record, error) {
 			return types.Record{}, fmt.Errorf("the context of %s: %s is not a %s", s.Name, a.Name, a.Type)
 		}
 		m[types.String(a.Name)] = value
+	}
+	if len(given) == 0 {
+		return types.Record{}, nil
 	}
 	if len(m) != len(given) {
 		return types.Record{}, fmt.Errorf("the context of %s has an attribute that is not declared", s.Name)
