@@ -36,7 +36,8 @@ type Log struct {
 	segments []*segment
 	active   *os.File // the last segment, nil before the first record
 
-	tree      verify.Tree // owned by the writer
+	tree      verify.Tree // owned by the writer, as is spare
+	spare     group       // what a group that was written leaves to the next: its room
 	committed atomic.Pointer[position]
 	busySince atomic.Int64 // Unix nanoseconds at which the writer began its disk work, 0 when idle
 
@@ -63,6 +64,17 @@ type group struct {
 func newGroup(first uint64) *group {
 	return &group{first: first, taken: make(chan struct{}), done: make(chan struct{})}
 }
+
+// room gives a written group's memory, which nobody looks at any more, to the next; what a burst made large it lets go.
+func (g *group) room() group {
+	if cap(g.frames) > maxSpare {
+		return group{}
+	}
+	return group{frames: g.frames[:0], leaves: g.leaves[:0]}
+}
+
+// maxSpare bounds the memory that is kept for the next group, in bytes.
+const maxSpare = 256 << 10
 
 // Open opens a log, or creates it in an absent or empty directory, and checks it: the newest segments entry by entry
 // against the acknowledged size and root and against the latest checkpoint, older ones in the background. It fails

@@ -54,6 +54,7 @@ func (l *Log) flush() {
 		}
 	}
 	l.busySince.Store(0)
+	l.spare = g.room()
 	g.err = err
 	close(g.done)
 }
@@ -72,6 +73,7 @@ func (l *Log) take() *group {
 		return nil
 	}
 	l.open = newGroup(l.next)
+	l.open.frames, l.open.leaves, l.spare = l.spare.frames, l.spare.leaves, group{}
 	close(g.taken)
 	return g
 }
