@@ -48,6 +48,8 @@ type load struct {
 	Address, Certificate, Key string
 	Request                   []byte
 	Connections, Count        int
+	// Rate is how many requests are offered a second, by all connections together; 0: as many as are answered.
+	Rate int
 }
 
 // callAll connects, says so, waits for a line, and makes the calls.
@@ -69,11 +71,11 @@ func callAll(in io.Reader, out io.Writer) error {
 	if _, err := lines.ReadBytes('\n'); err != nil {
 		return err
 	}
-	var left atomic.Int64
-	left.Store(int64(l.Count))
+	var asked atomic.Int64
+	began := time.Now()
 	ended := make(chan error, len(connections))
 	for _, c := range connections {
-		go func() { ended <- l.call(c, &left) }()
+		go func() { ended <- l.call(c, &asked, began) }()
 	}
 	for range connections {
 		err = errors.Join(err, <-ended)
@@ -99,11 +101,18 @@ func (l *load) connect() ([]net.Conn, error) {
 	return connections, nil
 }
 
-// call asks and reads whole answers until none is left to ask.
-func (l *load) call(c net.Conn, left *atomic.Int64) error {
+// call asks, each request when it is due, and reads whole answers until none is left to ask.
+func (l *load) call(c net.Conn, asked *atomic.Int64, began time.Time) error {
 	defer c.Close()
 	answers := bufio.NewReader(c)
-	for left.Add(-1) >= 0 {
+	for {
+		number := asked.Add(1) - 1
+		if number >= int64(l.Count) {
+			return nil
+		}
+		if l.Rate > 0 {
+			time.Sleep(time.Until(began.Add(time.Duration(number) * time.Second / time.Duration(l.Rate))))
+		}
 		if _, err := c.Write(l.Request); err != nil {
 			return err
 		}
@@ -116,7 +125,6 @@ func (l *load) call(c net.Conn, left *atomic.Int64) error {
 			return fmt.Errorf("%s: %s, %w", answer.Status, text, err)
 		}
 	}
-	return nil
 }
 
 // rawPost writes a request of HTTP/1.1 as it goes over the wire.
@@ -130,10 +138,10 @@ func rawPost(host, path, token, body string) []byte {
 }
 
 // underLoad makes b.N requests from another process and reports this one's CPU time for each.
-func underLoad(b *testing.B, who caller, address string, connections int, request []byte) {
+func underLoad(b *testing.B, who caller, address string, connections, rate int, request []byte) {
 	b.Helper()
 	chain, key := pemOf(b, who.certificate)
-	text, err := json.Marshal(load{Address: address, Certificate: chain, Key: key, Request: request, Connections: connections, Count: b.N})
+	text, err := json.Marshal(load{Address: address, Certificate: chain, Key: key, Request: request, Connections: connections, Count: b.N, Rate: rate})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -183,25 +191,27 @@ func pemOf(b *testing.B, certificate *tls.Certificate) (chain, key string) {
 }
 
 // BenchmarkServer gives the server's CPU time of each request over HTTP/1.1, between two runs of its floor: a plain
-// handler over mutual TLS 1.3 that answers 256 bytes.
+// handler over mutual TLS 1.3 that answers 256 bytes. What a request costs depends on how many are offered: a server
+// without a pause pays nothing to fall asleep and be woken. So floor and requests are offered alike.
 func BenchmarkServer(b *testing.B) {
 	n, bot := benchNode(b)
 	plain := plainServer(b, n.roots)
-	for _, connections := range []int{16, 64} {
+	for _, offered := range []struct{ connections, rate int }{{16, 0}, {64, 0}, {64, 2000}, {64, 5000}} {
+		name := func(what string) string { return fmt.Sprintf("%s/%d@%d", what, offered.connections, offered.rate) }
 		floor := func(b *testing.B) {
-			underLoad(b, bot, plain, connections, rawPost(plain, "/", "", `{"namespace":"default","name":"static"}`))
+			underLoad(b, bot, plain, offered.connections, offered.rate, rawPost(plain, "/", "", `{"namespace":"default","name":"static"}`))
 		}
-		b.Run(fmt.Sprintf("floor-T/%d", connections), floor)
+		b.Run(name("floor-T"), floor)
 		for _, one := range hotRequests() {
 			token := bot.token
 			if one.alone {
 				token = ""
 			}
-			b.Run(fmt.Sprintf("%s/%d", one.name, connections), func(b *testing.B) {
-				underLoad(b, bot, n.cfg.API.Advertise, connections, rawPost(n.cfg.API.Advertise, one.procedure, token, one.body))
+			b.Run(name(one.name), func(b *testing.B) {
+				underLoad(b, bot, n.cfg.API.Advertise, offered.connections, offered.rate, rawPost(n.cfg.API.Advertise, one.procedure, token, one.body))
 			})
 		}
-		b.Run(fmt.Sprintf("floor-T-again/%d", connections), floor)
+		b.Run(name("floor-T-again"), floor)
 	}
 }
 
