@@ -87,7 +87,7 @@ func TestDirectOddRequests(t *testing.T) {
 		status         int
 	}{
 		"as it should be":    {"POST", "Content-Type: application/json\r\nConnect-Protocol-Version: 1\r\nConnect-Timeout-Ms: 5000\r\n", len(body), 200},
-		"no time":            {"POST", "Content-Type: application/json\r\nConnect-Timeout-Ms: 0\r\n", len(body), 503},
+		"no time":            {"POST", "Content-Type: application/json\r\nConnect-Timeout-Ms: 0\r\n", len(body), 504},
 		"an odd time":        {"POST", "Content-Type: application/json\r\nConnect-Timeout-Ms: soon\r\n", len(body), 400},
 		"another version":    {"POST", "Content-Type: application/json\r\nConnect-Protocol-Version: 2\r\n", len(body), 400},
 		"another encoding":   {"POST", "Content-Type: application/json\r\nContent-Encoding: gzip\r\n", len(body), 501},

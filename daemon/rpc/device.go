@@ -28,13 +28,18 @@ func (s deviceService) CreateEnrolmentToken(ctx context.Context, request *warder
 	return &warderv1.CreateEnrolmentTokenResponse{Token: text, ExpiresAt: timestamp(expires)}, nil
 }
 
-// EnrolDevice uses the token up, registers the device and binds its key in one batch, and certifies the key.
+// EnrolDevice certifies the device's key, and then, in one batch, uses the token up, registers the device and binds the
+// key: what can fail has been done by then.
 func (s deviceService) EnrolDevice(ctx context.Context, request *warderv1.EnrolDeviceRequest) (*warderv1.EnrolDeviceResponse, error) {
 	key, err := pki.KeyOf(request.GetCsr())
 	if err != nil {
 		return nil, err
 	}
 	certificate, err := s.Authority.Issue(ctx, request.GetCsr(), callOf(ctx).Principal, pki.DefaultTTL)
+	if err != nil {
+		return nil, err
+	}
+	message, err := s.fromCertificate(ctx, certificate)
 	if err != nil {
 		return nil, err
 	}
@@ -48,10 +53,7 @@ func (s deviceService) EnrolDevice(ctx context.Context, request *warderv1.EnrolD
 	if err != nil {
 		return nil, err
 	}
-	message, err := s.fromCertificate(ctx, certificate)
-	if err != nil {
-		return nil, err
-	}
+	_ = s.Registry.Reload(ctx) // so that the device is known at once; what fails here is read again by itself
 	return &warderv1.EnrolDeviceResponse{Certificate: message, Principal: fromPrincipal(admission.Device)}, nil
 }
 
@@ -72,10 +74,8 @@ func (s deviceService) RenewDevice(ctx context.Context, request *warderv1.RenewD
 	return &warderv1.RenewDeviceResponse{Certificate: message}, nil
 }
 
-// admit finds the caller of a method that an admission token stands for. Attempts are limited by address first, so
-// that tokens cannot be guessed at speed.
+// admit finds the caller of a method that an admission token stands for.
 func (s *Server) admit(ctx context.Context, call *Call, message proto.Message) error {
-	call.Authentication = "admission"
 	switch request := message.(type) {
 	case *warderv1.EnrolDeviceRequest:
 		admission, err := s.Enrolment.Look(ctx, request.GetToken())

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -70,6 +71,10 @@ func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 			defer witness.begin() // also of a handler that panicked, or answered nothing
 			w = witness
 		}
+		if path.Clean(r.URL.Path) != r.URL.Path { // the multiplexer would send the caller elsewhere
+			http.NotFound(w, r)
+			return
+		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
@@ -77,7 +82,9 @@ func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 // unknownProcedure stands in the audit log for a path that is no RPC's: the path itself is the caller's own words.
 const unknownProcedure = "unknown"
 
-func (s *Server) isProcedure(path string) bool { return strings.HasPrefix(path, "/warder.v1.") }
+func (s *Server) isProcedure(asked string) bool {
+	return strings.HasPrefix(asked, "/warder.v1.") || path.Clean(asked) != asked
+}
 
 // witness sees to it that no answer leaves without an audit record: what never reached the road (a body that is no
 // message, a method that is not served) is recorded here as a denial before its answer's first byte.

@@ -110,7 +110,7 @@ func methods() map[string]method {
 		warderv1connect.DeviceServiceRenewDeviceProcedure:          {action: policy.DeviceRenew, caller: byCertificate, limit: write, resolve: self(policy.Device)},
 
 		warderv1connect.TokenServiceIssueTokenProcedure:   {action: policy.TokenIssue, caller: byCertificate, limit: read, resolve: newToken},
-		warderv1connect.TokenServiceInspectTokenProcedure: {action: policy.TokenInspect, caller: byCertificate, limit: read, resolve: self(policy.Token)},
+		warderv1connect.TokenServiceInspectTokenProcedure: {action: policy.TokenInspect, caller: byCertificate, limit: read, resolve: shownToken},
 		warderv1connect.TokenServiceRevokeTokenProcedure:  {action: policy.TokenRevoke, caller: byCertificate, limit: write, resolve: self(policy.Token)},
 
 		warderv1connect.AuditServiceTailAuditProcedure:          {action: policy.AuditRead, caller: byCertificate, limit: read, resolve: auditLog},

@@ -10,6 +10,7 @@ import (
 	"warder/daemon/device"
 	"warder/daemon/identity"
 	"warder/daemon/policy"
+	"warder/daemon/token"
 )
 
 // resolver finds a request's target.
@@ -76,9 +77,17 @@ func identityWithKind(ctx context.Context, s *Server, call *Call, message proto.
 	return found, nil
 }
 
-// testedNamespace is the namespace whose policies a test asks about.
-func testedNamespace(_ context.Context, _ *Server, _ *Call, message proto.Message) (target, error) {
+// testedNamespace is the namespace whose policies a test asks about. Whom it asks about is of the caller's own namespace:
+// the answer tells of a principal's groups.
+func testedNamespace(_ context.Context, _ *Server, call *Call, message proto.Message) (target, error) {
 	request := message.(*warderv1.TestPolicyRequest)
+	about, err := toPrincipal(request.GetPrincipal())
+	if err != nil {
+		return target{}, err
+	}
+	if about.Namespace != call.Principal.Namespace && call.Principal.Namespace != systemNamespace() {
+		return target{}, errForeign
+	}
 	text := request.GetResource().GetNamespace()
 	if text == "" {
 		text = policy.System
@@ -89,9 +98,33 @@ func testedNamespace(_ context.Context, _ *Server, _ *Call, message proto.Messag
 
 func newToken(ctx context.Context, s *Server, call *Call, message proto.Message) (target, error) {
 	found, err := self(policy.Token)(ctx, s, call, message)
+	if call.Authentication != "mtls" {
+		return found, errChained
+	}
 	request := message.(*warderv1.IssueTokenRequest)
 	found.context = map[string]any{"bound": true, "ttl": request.GetTtl().GetSeconds()}
 	return found, err
+}
+
+// shownToken is the token that the caller shows: its own, or one of a principal that it is an operator over.
+func shownToken(ctx context.Context, s *Server, call *Call, message proto.Message) (target, error) {
+	found, err := self(policy.Token)(ctx, s, call, message)
+	claims, invalid := s.Tokens.Parse(message.(*warderv1.InspectTokenRequest).GetToken())
+	if caller := call.Principal; invalid == nil && caller != claims.Subject && !operatorOver(caller, claims.Subject.Namespace) {
+		err = errDenied
+	}
+	found.object = shown{claims, invalid} // what is wrong with it is told to who may inspect
+	return found, err
+}
+
+type shown struct {
+	claims  token.Claims
+	invalid error
+}
+
+// operatorOver says whether the caller is an operator of that namespace, or of the one that is over all.
+func operatorOver(caller identity.Principal, namespace identity.Name) bool {
+	return caller.Kind == identity.Operator && (caller.Namespace == namespace || caller.Namespace == systemNamespace())
 }
 
 func newKey(_ context.Context, _ *Server, _ *Call, message proto.Message) (target, error) {

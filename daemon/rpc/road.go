@@ -109,8 +109,11 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 		return policy.Decision{}, err
 	}
 	claims, err := s.authenticate(ctx, call, row, header, message)
+	if err != nil && row.caller != byAdmission {
+		err = s.charge(call, err)
+	}
 	if err != nil {
-		return policy.Decision{}, s.charge(call, err)
+		return policy.Decision{}, err
 	}
 	if err := s.Limiter.Allow(call.Principal, row.limit); err != nil {
 		return policy.Decision{}, err
@@ -203,6 +206,11 @@ func (s *Server) authenticate(ctx context.Context, call *Call, row method, heade
 	case call.Socket || row.caller == bySocket:
 		return nil, errSocketOnly
 	case row.caller == byAdmission:
+		call.Authentication = "admission"
+		// Before it is looked at: who guesses in parallel is held to the same bound.
+		if err := s.charge(call, nil); err != nil {
+			return nil, err
+		}
 		return nil, s.admit(ctx, call, message)
 	}
 	return s.authenticatePeer(ctx, call, row, header)
@@ -356,7 +364,7 @@ func (s *Server) record(ctx context.Context, call *Call, action policy.Action, v
 	inputs, err := verify.Inputs(call.target.context)
 	if err == nil {
 		entry.Inputs = inputs
-		_, err = s.Audit.Append(ctx, entry)
+		_, err = s.Audit.Append(context.WithoutCancel(ctx), entry) // who hangs up is recorded, and once
 	}
 	if err != nil {
 		s.Logger.Error("the audit log refuses a record", "request", call.ID, "error", err)

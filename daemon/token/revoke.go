@@ -7,14 +7,15 @@ import (
 	"fmt"
 	"time"
 
+	"warder/daemon/identity"
 	"warder/keystore/kv"
 )
 
-func revokedPrefix() kv.Key       { return kv.K("token-revoked") }
-func revokedKey(id string) kv.Key { return kv.K("token-revoked", id) }
-func countedPrefix() kv.Key       { return kv.K("token-counted") }
-func countedKey(id string) kv.Key { return kv.K("token-counted", id) }
-func usesKey(id string) kv.Key    { return kv.K("token-uses", id) }
+func revokedPrefix() kv.Key              { return kv.K("token-revoked") }
+func revokedKey(reach, id string) kv.Key { return kv.K("token-revoked", reach, id) }
+func countedPrefix() kv.Key              { return kv.K("token-counted") }
+func countedKey(id string) kv.Key        { return kv.K("token-counted", id) }
+func usesKey(id string) kv.Key           { return kv.K("token-uses", id) }
 
 // Spend takes one of a token's uses, where those are counted: at apply, so that of parallel uses on any nodes no more
 // than the token has are taken.
@@ -40,9 +41,42 @@ func (s *Service) Spend(ctx context.Context, claims Claims) error {
 	return nil
 }
 
-// Revoke voids a token on every node, until it would have ended by itself: at expires, and in no case later than any
-// token issued by now. On this node it is void when Revoke returns.
-func (s *Service) Revoke(ctx context.Context, id string, expires time.Time) error {
+// reach is how far a revocation by that principal reaches: an operator's to all tokens of its namespace, or of every one
+// where that is the system's, and anybody else's to its own tokens.
+func reach(by identity.Principal) string {
+	if by.Kind == identity.Operator {
+		return by.Namespace.String()
+	}
+	return by.String()
+}
+
+// revokedBy are the reaches within which a token of that subject lies.
+func revokedBy(subject identity.Principal) [3]string {
+	return [3]string{system, subject.Namespace.String(), subject.String()}
+}
+
+// revocation is one token's, within a reach.
+type revocation struct{ reach, id string }
+
+// voids says whether a revocation reaches the token.
+func (v *view) voids(claims Claims) bool {
+	if len(v.revoked) == 0 {
+		return false
+	}
+	for _, reach := range revokedBy(claims.Subject) {
+		if _, found := v.revoked[revocation{reach, claims.ID}]; found {
+			return true
+		}
+	}
+	return false
+}
+
+// system is the namespace whose operators have rights everywhere.
+const system = "system"
+
+// Revoke voids a token within the reach of who revokes it, on every node, until it would have ended by itself: at
+// expires, and in no case later than any token issued by now. On this node it is void when Revoke returns.
+func (s *Service) Revoke(ctx context.Context, by identity.Principal, id string, expires time.Time) error {
 	if raw, err := hex.DecodeString(id); err != nil || len(raw) != 16 || hex.EncodeToString(raw) != id {
 		return fmt.Errorf("%w: a token's id has 32 hexadecimal digits in lower case", ErrBadRequest)
 	}
@@ -54,7 +88,7 @@ func (s *Service) Revoke(ctx context.Context, id string, expires time.Time) erro
 		return fmt.Errorf("%w: its end is no time", ErrBadRequest)
 	}
 	err = s.cfg.DB.Update(ctx, func(tx *kv.Tx) error {
-		tx.Put(revokedKey(id), text)
+		tx.Put(revokedKey(reach(by), id), text)
 		return nil
 	})
 	if err != nil {

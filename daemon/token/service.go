@@ -43,7 +43,7 @@ type Config struct {
 // view is the keys and the revocation list, at one state of the cluster.
 type view struct {
 	signers []signer // ascending by from
-	revoked map[string]struct{}
+	revoked map[revocation]struct{}
 	parsed  *parsed // by these signers
 }
 
@@ -135,7 +135,7 @@ func (s *Service) Reload(ctx context.Context) error {
 func (s *Service) Behind() bool { return s.watcher.Behind() }
 
 func (s *Service) read(ctx context.Context) (*view, error) {
-	next := &view{revoked: map[string]struct{}{}}
+	next := &view{revoked: map[revocation]struct{}{}}
 	err := s.cfg.DB.View(ctx, func(tx *kv.Tx) error {
 		keys, err := readKeys(tx)
 		if err != nil {
@@ -152,7 +152,11 @@ func (s *Service) read(ctx context.Context) (*view, error) {
 			if err != nil {
 				return err
 			}
-			next.revoked[lastPart(item.Key)] = struct{}{}
+			parts := item.Key.Parts()
+			if len(parts) != 3 {
+				return fmt.Errorf("a stored revocation is of another form: %d parts", len(parts))
+			}
+			next.revoked[revocation{parts[1], parts[2]}] = struct{}{}
 		}
 		return nil
 	})

@@ -92,3 +92,6 @@ func (w *world) issue(t testing.TB, asked token.Request) (string, token.Claims) 
 	}
 	return raw, claims
 }
+
+// operator is one of the namespace that is over all.
+var operator = identity.Principal{Kind: identity.Operator, Namespace: identity.MustName("system"), Name: identity.MustName("admin")}

@@ -174,7 +174,7 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	w.people.put(bot)
-	if err := w.service.Revoke(t.Context(), claims.ID, claims.ExpiresAt()); err != nil {
+	if err := w.service.Revoke(t.Context(), operator, claims.ID, claims.ExpiresAt()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.service.Verify(raw, certificate); !errors.Is(err, token.ErrRevoked) {
@@ -402,7 +402,7 @@ func TestExpiredRecordsAreSwept(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A revocation asks for a year; no token lives that long.
-	if err := w.service.Revoke(t.Context(), claims.ID, noon.AddDate(1, 0, 0)); err != nil {
+	if err := w.service.Revoke(t.Context(), operator, claims.ID, noon.AddDate(1, 0, 0)); err != nil {
 		t.Fatal(err)
 	}
 	count := func() (n int) {
@@ -438,7 +438,7 @@ func TestExpiredRecordsAreSwept(t *testing.T) {
 		t.Errorf("%d records remain long after the end", n)
 	}
 	for _, id := range []string{"", "x", strings.Repeat("A", 32), claims.ID + "0", strings.Repeat("z", 32)} {
-		if err := w.service.Revoke(t.Context(), id, noon); !errors.Is(err, token.ErrBadRequest) {
+		if err := w.service.Revoke(t.Context(), operator, id, noon); !errors.Is(err, token.ErrBadRequest) {
 			t.Errorf("Revoke(%q) = %v; want %v", id, err, token.ErrBadRequest)
 		}
 	}
@@ -460,6 +460,25 @@ func TestSealedNodeKnowsNoToken(t *testing.T) {
 	for _, err := range []error{issueErr, verifyErr, keysErr, w.service.Live(claims)} {
 		if !errors.Is(err, keyring.ErrSealed) {
 			t.Errorf("sealed: %v; want %v", err, keyring.ErrSealed)
+		}
+	}
+}
+
+// TestARevocationReachesAsFarAsItsCaller revokes the id of one token as several principals.
+func TestARevocationReachesAsFarAsItsCaller(t *testing.T) {
+	name := identity.MustName
+	subject := bot.Principal
+	colleague, stranger := subject, operator
+	colleague.Name, stranger.Namespace = name("colleague"), name("elsewhere")
+	local := identity.Principal{Kind: identity.Operator, Namespace: subject.Namespace, Name: name("local")}
+	for by, want := range map[identity.Principal]error{subject: token.ErrRevoked, local: token.ErrRevoked, operator: token.ErrRevoked, colleague: nil, stranger: nil} {
+		w := newWorld(t)
+		raw, claims := w.issue(t, request())
+		if err := w.service.Revoke(t.Context(), by, claims.ID, claims.ExpiresAt()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.service.Verify(raw, certificate); !errors.Is(err, want) {
+			t.Errorf("revoked by %s: %v; want %v", by, err, want)
 		}
 	}
 }
@@ -493,7 +512,7 @@ func TestNodesFollow(t *testing.T) {
 		if _, err := other.Verify(raw, certificate); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.service.Revoke(t.Context(), claims.ID, claims.ExpiresAt()); err != nil {
+		if err := w.service.Revoke(t.Context(), operator, claims.ID, claims.ExpiresAt()); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

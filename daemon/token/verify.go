@@ -97,7 +97,7 @@ func (s *Service) Live(claims Claims) error {
 	if len(at.signers) == 0 { // the revocations are gone with the keys
 		return keyring.ErrSealed
 	}
-	if _, revoked := at.revoked[claims.ID]; revoked {
+	if at.voids(claims) {
 		return ErrRevoked
 	}
 	return nil

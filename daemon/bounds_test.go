@@ -1,0 +1,134 @@
+package daemon_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"warder/api/verify"
+	warderv1 "warder/api/warder/v1"
+)
+
+// TestACallersOwnDeadlineIsNoFaultOfTheLog asks with next to no time: the answer is the deadline's, or it was in time,
+// and there is one record of it.
+func TestACallersOwnDeadlineIsNoFaultOfTheLog(t *testing.T) {
+	n, bot := prepared(t)
+	reading := n.withToken(t, bot, fmt.Sprintf(issueReveal, ""))
+	for _, procedure := range []string{reveal, "/warder.v1.CredentialService/GetCredential"} {
+		for _, ms := range []string{"0", "1", "2", "3"} {
+			before := n.records(t)
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+procedure, strings.NewReader(askOne))
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Header = http.Header{"Connect-Timeout-Ms": {ms}, "Content-Type": {"application/json"}, "Authorization": {"Bearer " + reading.token}}
+			response, err := reading.http.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			reason := reasonIn(text)
+			late := reason == "DEADLINE_EXCEEDED" || strings.Contains(string(text), `"code":"deadline_exceeded"`)
+			inTime := response.StatusCode == http.StatusOK || reason == "TOKEN_SCOPE"
+			if err != nil || !late && !inTime {
+				t.Errorf("%s within %s ms: %d %s %v", procedure, ms, response.StatusCode, text, err)
+			}
+			if left := n.records(t) - before; left != 1 {
+				t.Errorf("%s within %s ms: %d records; want 1", procedure, ms, left)
+			}
+		}
+	}
+}
+
+// TestGuessingAnAdmissionIsBounded tries enrolment tokens from one address faster than it may: the rest are not looked at.
+func TestGuessingAnAdmissionIsBounded(t *testing.T) {
+	n := startNode(t)
+	_, csr := newRequest(t)
+	encoded, err := json.Marshal(csr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := fmt.Sprintf(`{"token":"wet1.%s.%s","csr":%s}`, strings.Repeat("A", 26), strings.Repeat("A", 43), encoded)
+	stranger := n.caller(t, nil)
+	var limited, looked atomic.Int32
+	var guessing sync.WaitGroup
+	for range 16 {
+		guessing.Go(func() {
+			for limited.Load() == 0 && looked.Load() < 20000 {
+				if n.post(t, stranger, "/warder.v1.DeviceService/EnrolDevice", body).reason == "RATE_LIMITED" {
+					limited.Add(1)
+				} else {
+					looked.Add(1)
+				}
+			}
+		})
+	}
+	guessing.Wait()
+	if limited.Load() == 0 {
+		t.Errorf("%d guesses were looked at", looked.Load())
+	}
+}
+
+// TestATokenIsItsOwnNamespaces holds operators of a namespace to the tokens and principals of that namespace, and each
+// refusal to its record.
+func TestATokenIsItsOwnNamespaces(t *testing.T) {
+	n, bot := prepared(t)
+	reading := n.withToken(t, bot, fmt.Sprintf(issueReveal, ""))
+	operator := func(namespace string) caller {
+		key, request := newRequest(t)
+		made, err := n.client.Identities.CreateIdentity(t.Context(), &warderv1.CreateIdentityRequest{
+			Principal: &warderv1.Principal{Kind: warderv1.PrincipalKind_PRINCIPAL_KIND_OPERATOR, Namespace: namespace, Name: "local"}, Csr: request,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.permit(t, namespace, "operators", fmt.Sprintf(`permit (principal == Operator::"%s/local", action, resource);`, namespace))
+		return n.caller(t, certificateOf(t, made.GetCertificate().GetChainPem(), key))
+	}
+	here, elsewhere := operator("default"), operator("other")
+	inspect := fmt.Sprintf(`{"token":%q}`, reading.token)
+	const test = `{"principal":{"kind":"PRINCIPAL_KIND_WORKLOAD","namespace":"default","name":"bot"},"action":"credential.reveal","resource":{"type":"credential","namespace":%q,"name":"one"}}`
+	for name, try := range map[string]struct {
+		who                     caller
+		procedure, body, reason string
+		decision                string
+	}{
+		"inspected at home":         {here, "TokenService/InspectToken", inspect, "", "allow"},
+		"inspected elsewhere":       {elsewhere, "TokenService/InspectToken", inspect, "PERMISSION_DENIED", "deny"},
+		"inspected over all":        {n.operator, "TokenService/InspectToken", inspect, "", "allow"},
+		"no token at all":           {here, "TokenService/InspectToken", `{"token":"aaaaaaaaaaaaaaaaaaaaaaaa"}`, "TOKEN_INVALID", "allow"},
+		"a policy tested at home":   {here, "PolicyService/TestPolicy", fmt.Sprintf(test, "default"), "", "allow"},
+		"of a principal elsewhere":  {elsewhere, "PolicyService/TestPolicy", fmt.Sprintf(test, "other"), "NAMESPACE_FOREIGN", "deny"},
+		"a token issued to a token": {reading, "TokenService/IssueToken", fmt.Sprintf(issueReveal, ""), "TOKEN_SCOPE", "deny"},
+	} {
+		before := n.records(t)
+		n.want(t, name, try.who, "/warder.v1."+try.procedure, try.body, try.reason)
+		if left := n.records(t) - before; left != 1 {
+			t.Errorf("%s: %d records; want 1", name, left)
+		}
+		if got := n.lastDecision(t); got != try.decision {
+			t.Errorf("%s: the record says %s; want %s", name, got, try.decision)
+		}
+	}
+}
+
+// lastDecision is what the newest record but this question's own says.
+func (n *testNode) lastDecision(t *testing.T) string {
+	t.Helper()
+	newest := uint64(n.records(t) - 1) //nolint:gosec // counts are small
+	answer, err := n.client.Audit.ListAuditEntries(t.Context(), &warderv1.ListAuditEntriesRequest{Start: newest, Count: 1})
+	if err != nil || len(answer.GetLeaves()) == 0 {
+		t.Fatalf("the newest record: %v, %v", answer, err)
+	}
+	var record verify.Record
+	if err := record.UnmarshalBinary(answer.GetLeaves()[0]); err != nil {
+		t.Fatal(err)
+	}
+	return record.Decision.String()
+}
