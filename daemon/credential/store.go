@@ -150,7 +150,8 @@ func (s *Store) change(ctx context.Context, h Handle, fn func(*kv.Tx, keystore.R
 	if err != nil {
 		return Credential{}, h.wrap(err)
 	}
-	return s.Get(ctx, h)
+	changed, err := s.Get(ctx, h)
+	return changed, kv.AfterChange(err)
 }
 
 // wrap gives the keystore's errors this package's names.

@@ -64,11 +64,11 @@ func (s deviceService) RenewDevice(ctx context.Context, request *warderv1.RenewD
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Registry.BindInEpoch(ctx, caller.Principal, caller.Epoch, certificate.Key); err != nil {
-		return nil, err
-	}
 	message, err := s.fromCertificate(ctx, certificate)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Registry.BindInEpoch(ctx, caller.Principal, caller.Epoch, certificate.Key); err != nil {
 		return nil, err
 	}
 	return &warderv1.RenewDeviceResponse{Certificate: message}, nil

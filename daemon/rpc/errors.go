@@ -40,6 +40,7 @@ type row struct {
 // errorTable is total: what it does not hold is INTERNAL. The first match counts.
 func errorTable() []row {
 	return []row{
+		{kv.ErrChanged, warderv1.Reason_REASON_OUTCOME_UNKNOWN, false}, // first: the error in it says why it cannot be told
 		{errMethodUnknown, warderv1.Reason_REASON_METHOD_UNKNOWN, true},
 		{errUnauthenticated, warderv1.Reason_REASON_UNAUTHENTICATED, true},
 		{errSocketOnly, warderv1.Reason_REASON_UNAUTHENTICATED, true},

@@ -92,11 +92,11 @@ func (s identityService) IssueCertificate(ctx context.Context, request *warderv1
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Registry.BindInEpoch(ctx, principal, known.Epoch, certificate.Key); err != nil {
-		return nil, err
-	}
 	message, err := s.fromCertificate(ctx, certificate)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := s.Registry.BindInEpoch(ctx, principal, known.Epoch, certificate.Key); err != nil {
 		return nil, err
 	}
 	return &warderv1.IssueCertificateResponse{Certificate: message}, nil

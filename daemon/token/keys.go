@@ -147,7 +147,7 @@ func (s *Service) Rotate(ctx context.Context) error {
 	if err := rotate(ctx, s.cfg.DB, s.cfg.Clock(), true); err != nil {
 		return fmt.Errorf("rotate the token keys: %w", err)
 	}
-	return s.Reload(ctx)
+	return kv.AfterChange(s.Reload(ctx))
 }
 
 // JWKS gives the public keys as a JWK set (RFC 7517, section 5).

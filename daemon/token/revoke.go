@@ -94,7 +94,7 @@ func (s *Service) Revoke(ctx context.Context, by identity.Principal, id string, 
 	if err != nil {
 		return fmt.Errorf("revoke a token: %w", err)
 	}
-	return s.Reload(ctx)
+	return kv.AfterChange(s.Reload(ctx))
 }
 
 // sweep is best effort: what it leaves, the next one finds.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 )
@@ -59,8 +60,16 @@ func (g *generation) acquire() bool {
 	}
 }
 
+// roomToClose is what Badger may write when it is closed: what is in memory, and in its log already. It writes into mapped
+// files, and there a disk without room is not an error but a fault that ends the process.
+const roomToClose = 2 * memTableSize
+
 func (g *generation) release() {
 	if g.refs.Add(-1) != 0 {
+		return
+	}
+	if free, err := freeBytes(g.dir); err == nil && free < roomToClose {
+		g.closed <- fmt.Errorf("%w: %d MiB free where %s is: it was left as it is, and is read whole at the next start", syscall.ENOSPC, free>>20, g.dir)
 		return
 	}
 	err := g.db.Close()

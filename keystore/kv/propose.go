@@ -1,6 +1,9 @@
 package kv
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // encode seals what was written and returns the batch that asks for it, nil
 // when there is nothing to ask. The caller's expectations come first among the
@@ -31,6 +34,19 @@ func (tx *Tx) encode() ([]byte, error) {
 		}
 	}
 	return b.Encode()
+}
+
+// ErrChanged says that a change was made, and what it led to could not be read.
+var ErrChanged = errors.New("the change was made, and could not be read back")
+
+// AfterChange marks the error of what follows a successful Update, a read most
+// often: without it a caller would take the read's failure, "the node is
+// sealed" say, for the change's own.
+func AfterChange(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", ErrChanged, err)
 }
 
 // settle turns the batch's result into Update's, and fills the handles. A

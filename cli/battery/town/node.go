@@ -42,6 +42,16 @@ func (n *Node) Endpoint() string { return "https://" + n.API }
 // Log gives the last lines that the node wrote.
 func (n *Node) Log() string { return n.log.String() }
 
+// Wrote gives everything that the node wrote since it was made.
+func (n *Node) Wrote(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(n.Dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // Start starts the process and waits until it answers on its socket.
 func (n *Node) Start(t testing.TB) {
 	t.Helper()

@@ -227,7 +227,7 @@ func (r *Registry) after(ctx context.Context, p identity.Principal, err error) (
 		return Identity{}, fmt.Errorf("change identity %s: %w", p, err)
 	}
 	if err := r.view.load(ctx, r.db); err != nil {
-		return Identity{}, fmt.Errorf("read identity %s back: %w", p, err)
+		return Identity{}, fmt.Errorf("read identity %s back: %w", p, kv.AfterChange(err))
 	}
 	return r.Get(p)
 }

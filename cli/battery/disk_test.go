@@ -1,0 +1,128 @@
+//go:build battery
+
+package battery_test
+
+import (
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"warder/cli/battery/town"
+	"warder/cli/battery/work"
+)
+
+// TestDisk takes away what one node needs of its disk, callers at work. The node stops, or refuses, and says why; the
+// others go on; it serves again when the disk is mended and it is started.
+func TestDisk(t *testing.T) {
+	needsRoot(t)
+	p := newPowered(t, "ext4", 300)
+	crew := work.Start(t, p.Town)
+	for name, fault := range map[string]func(t *testing.T, d *town.Disk) (mend func()){
+		"full": func(t *testing.T, d *town.Disk) func() { return d.Fill(t) },
+		"read-only": func(t *testing.T, d *town.Disk) func() {
+			// A file system with open files is not made read-only but by its own error handling: as the kernel does it.
+			if out, err := exec.Command("mount", "-o", "remount,abort", d.Dir).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			return func() {}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			victim := p.Leader(t)
+			mend := fault(t, p.disks[victim])
+			town.Eventually(t, "the node stops, or names its disk's fault", time.Minute, func() error {
+				if victim.Ended() != nil {
+					return nil
+				}
+				said, err := problem(t, p.Dial(t, victim))
+				if err != nil || said != "" {
+					return nil
+				}
+				return errors.New("it says that all is well")
+			})
+			crew.Await(t, 20)
+			said := victim.Wrote(t)
+			if !strings.Contains(said, "space") && !strings.Contains(said, "read-only") && !strings.Contains(said, "input/output") {
+				t.Errorf("the log does not say what is wrong with the disk:\n%s", victim.Log())
+			}
+			mend()
+			victim.Kill()
+			p.disks[victim].Unmount(t)
+			p.disks[victim].Mount(t)
+			victim.Start(t)
+			p.Ready(t, victim)
+		})
+	}
+	crew.Finish(t)
+}
+
+// TestDiskErrors has every fsync of a node fail, and then every one take long: a node whose fsync failed stops, because
+// nobody knows what it has; one whose disk stalls lets another lead.
+func TestDiskErrors(t *testing.T) {
+	needsRoot(t)
+	for name, inject := range map[string]string{
+		"fsync fails":  "inject=fsync,fdatasync:error=EIO:when=200+",
+		"fsync stalls": "inject=fsync,fdatasync:delay_enter=10000000:when=200",
+	} {
+		t.Run(name, func(t *testing.T) {
+			at := town.New(t, town.Plan{})
+			crew := work.Start(t, at)
+			victim := at.Leader(t)
+			victim.Stop()
+			victim.Wrap = []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject}
+			victim.Start(t)
+			if name == "fsync fails" {
+				town.Eventually(t, "the node stops", 2*time.Minute, func() error {
+					if victim.Ended() == nil {
+						return errors.New("it runs")
+					}
+					return nil
+				})
+				if !strings.Contains(victim.Wrote(t), "input/output error") {
+					t.Errorf("it does not say why:\n%s", victim.Log())
+				}
+			}
+			crew.Await(t, 40)
+			town.Pass(t, 12*time.Second)
+			victim.Kill()
+			victim.Wrap = nil
+			victim.Start(t)
+			at.Ready(t, victim)
+			crew.Finish(t)
+		})
+	}
+}
+
+// TestYesterdaysDisk puts back an old copy of one node's data. It takes nothing from what the cluster acknowledged; the
+// one thing that only that node had, its newer audit records, is missed by name.
+func TestYesterdaysDisk(t *testing.T) {
+	at := town.New(t, town.Plan{})
+	victim := at.Others(at.Leader(t))[0]
+	old := filepath.Join(victim.Dir, "yesterday")
+	crew := work.Start(t, at)
+	crew.Await(t, 20)
+	victim.Stop()
+	replaceDir(t, victim.Data, old)
+	victim.Start(t)
+	crew.Await(t, 60)
+	victim.Kill()
+	replaceDir(t, old, victim.Data)
+	victim.Start(t)
+	at.Ready(t, victim)
+	crew.Await(t, 20)
+	named := false
+	for _, finding := range crew.Findings(t) {
+		text := finding.Error()
+		ours := strings.Contains(text, "which node "+victim.ID+" answered, has 0 records") || strings.Contains(text, "audit")
+		named = named || ours
+		if !ours {
+			t.Error(finding)
+		}
+	}
+	if !named {
+		t.Error("nobody missed the records that the old copy lacks")
+	}
+}

@@ -1,0 +1,82 @@
+//go:build battery
+
+package battery_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"warder/cli/battery/town"
+	"warder/cli/battery/work"
+)
+
+// powered is a town whose nodes have a disk of their own, with everything that a node keeps: its data and the software
+// token in it.
+type powered struct {
+	*town.Town
+	disks map[*town.Node]*town.Disk
+}
+
+func newPowered(t *testing.T, kind string, size int64) *powered {
+	t.Helper()
+	p := &powered{disks: map[*town.Node]*town.Disk{}}
+	p.Town = town.New(t, town.Plan{Prepare: func(t testing.TB, _ int, n *town.Node) {
+		disk := town.NewDisk(t, kind, size)
+		p.disks[n], n.Data = disk, filepath.Join(disk.Dir, "data")
+	}})
+	return p
+}
+
+// cut cuts the power of some nodes at one moment, and gives it back.
+func (p *powered) cut(t *testing.T, victims ...*town.Node) {
+	t.Helper()
+	for _, n := range victims {
+		p.disks[n].Cut(t)
+	}
+	for _, n := range victims {
+		n.Kill()
+		p.disks[n].Unmount(t)
+		p.disks[n].Mount(t)
+	}
+	for _, n := range victims {
+		n.Start(t)
+	}
+	for _, n := range victims {
+		p.Ready(t, n)
+	}
+}
+
+// needsRoot keeps what mounts file systems or makes network namespaces to the long form, which is run as root.
+func needsRoot(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("mounts and network namespaces need root: make faults")
+	}
+}
+
+// TestPower cuts the power of nodes at any moment, callers at work: of the leader, of any one, and of all at once.
+// Everything that was acknowledged is there afterwards, and every node starts.
+func TestPower(t *testing.T) {
+	needsRoot(t)
+	for _, kind := range []string{"ext4", "xfs"} {
+		t.Run(kind, func(t *testing.T) {
+			p := newPowered(t, kind, 400)
+			random := town.Random(t)
+			crew := work.Start(t, p.Town)
+			for round := range 12 {
+				crew.Await(t, 10)
+				town.Pass(t, time.Duration(random.IntN(400))*time.Millisecond)
+				switch round % 3 {
+				case 0:
+					p.cut(t, p.Leader(t))
+				case 1:
+					p.cut(t, p.Nodes[random.IntN(len(p.Nodes))])
+				case 2:
+					p.cut(t, p.Nodes...)
+				}
+			}
+			crew.Finish(t)
+		})
+	}
+}
