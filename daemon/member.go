@@ -133,7 +133,7 @@ func (m *member) openServices() error {
 		Holder: m.holder, Registry: m.registry, Policies: m.policies, Tokens: m.tokens, Authority: m.authority,
 		Authenticator: mtls.New(mtls.Config{TrustDomain: home.TrustDomain, Roots: m.roots.Load, Registry: m.registry}),
 		Profiles:      profiles, Credentials: m.credentials, Keys: m.keys, Enrolment: device.NewEnrolment(m.db, clock), Audit: m.log, Anchors: m.anchors,
-		Limiter: ratelimit.New(ratelimit.DefaultRates(), clock), StalenessBound: m.node.cfg.Staleness, Started: m.node.started,
+		Limiter: ratelimit.New(ratelimit.DefaultRates(), clock), Lanes: ratelimit.NewLanes(ratelimit.DefaultRooms()), StalenessBound: m.node.cfg.Staleness, Started: m.node.started,
 		Problems: m.problems, Observe: m.metrics.observe, Clock: clock, Logger: m.logger,
 	})
 	return err

@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"warder/daemon/ratelimit"
 )
 
 // metrics are the node's, in a registry of its own. Labels have few values: methods and reasons, never names.
@@ -87,6 +89,11 @@ func (m *metrics) handler(of *member) http.Handler {
 	gauge("warder_state_applied_index", "The highest Raft index that the state holds.", func() float64 { return float64(of.store.Applied()) })
 	gauge("warder_cluster_staleness_seconds", "How long ago the node last knew itself up to date.", func() float64 { return of.raft.Staleness().Seconds() })
 	gauge("warder_keyring_epoch", "The sealing that is open here; 0 while sealed.", func() float64 { return float64(of.keeper.Epoch()) })
+	for _, lane := range ratelimit.AllLanes() {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "warder_requests_working", Help: "Requests that are worked on now, by lane.", ConstLabels: prometheus.Labels{"lane": lane.String()},
+		}, func() float64 { return float64(of.server.Lanes.Working(lane)) }))
+	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
 	return mux

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"syscall"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -132,7 +134,9 @@ func errorTable() []row {
 		{keystore.ErrTooLarge, warderv1.Reason_REASON_TOO_LARGE, true},
 		{keystore.ErrTooMany, warderv1.Reason_REASON_LIMIT_REACHED, true},
 
-		{ratelimit.ErrLimited, warderv1.Reason_REASON_RATE_LIMITED, false},
+		// What comes in floods is told whole, so that it leaves no line each in the log.
+		{ratelimit.ErrLimited, warderv1.Reason_REASON_RATE_LIMITED, true},
+		{ratelimit.ErrOverloaded, warderv1.Reason_REASON_OVERLOADED, true},
 
 		{keyring.ErrSealed, warderv1.Reason_REASON_SEALED, false},
 		{cluster.ErrNoLeader, warderv1.Reason_REASON_NO_LEADER, false},
@@ -209,9 +213,9 @@ func (s *Server) refuse(ctx context.Context, err error) error {
 	}
 	found, known := lookup(err)
 	info := &warderv1.ErrorInfo{Reason: found.reason, IncidentId: call.ID}
-	var limited *ratelimit.LimitedError
-	if errors.As(err, &limited) {
-		info.RetryAfter = durationpb.New(limited.RetryAfter)
+	wait, limited := ratelimit.RetryAfter(err)
+	if limited {
+		info.RetryAfter = durationpb.New(wait)
 	}
 	var denied *refusal
 	if errors.As(err, &denied) && call.Principal.Kind == identity.Operator {
@@ -230,7 +234,11 @@ func (s *Server) refuse(ctx context.Context, err error) error {
 	default:
 		s.Logger.Info("a request was refused", "request", call.ID, "method", call.Procedure, "reason", found.reason.String(), "error", err)
 	}
-	return reason.With(info, message)
+	refused := reason.With(info, message)
+	if limited { // for those who read no details (RFC 9110, section 10.2.3)
+		refused.Meta().Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
+	}
+	return refused
 }
 
 // messageOf gives the words of an error that carries its reason already.

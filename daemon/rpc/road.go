@@ -59,6 +59,7 @@ type Call struct {
 
 	from     peer // its connection; zero on the socket
 	target   target
+	lane     ratelimit.Lane // in which it is worked on; 0 in none
 	recorded bool
 	// reason is why the request was refused; unspecified when it was not.
 	reason warderv1.Reason
@@ -92,6 +93,9 @@ func (s *Server) travel(ctx context.Context, procedure string, header http.Heade
 	var verdict policy.Decision
 	err := errMethodUnknown
 	if known {
+		err = s.enter(ctx, call, row, header)
+	}
+	if err == nil {
 		verdict, err = s.decide(ctx, call, row, header, message)
 	}
 	if recordErr := s.record(ctx, call, row.action, verdict, err); recordErr != nil {
@@ -406,9 +410,10 @@ func principalText(p identity.Principal) string {
 	return p.String()
 }
 
-// observe tells how a request went.
+// observe tells how a request went, at its end.
 func (s *Server) observe(ctx context.Context, began time.Time) {
 	call := callOf(ctx)
+	s.leave(call)
 	s.Observe(call.Procedure, reasonText(call.reason), time.Since(began))
 }
 
@@ -472,7 +477,9 @@ func (c *guardedConn) Receive(message any) error {
 	if err != nil || c.passed {
 		return err
 	}
-	if err := c.server.travel(c.ctx, c.Spec().Procedure, c.RequestHeader(), message.(proto.Message)); err != nil {
+	err = c.server.travel(c.ctx, c.Spec().Procedure, c.RequestHeader(), message.(proto.Message))
+	c.server.leave(callOf(c.ctx)) // a stream lasts: it keeps no place from others
+	if err != nil {
 		return err
 	}
 	c.passed = true

@@ -64,6 +64,7 @@ type Config struct {
 	Audit         *audit.Log
 	Anchors       *audit.AnchorStore
 	Limiter       *ratelimit.Limiter
+	Lanes         *ratelimit.Lanes
 	// StalenessBound is how long ago the node may last have known itself up to date, for it to answer.
 	StalenessBound time.Duration
 	Started        time.Time
