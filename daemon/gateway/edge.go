@@ -40,6 +40,9 @@ func (g *Gateway) edge(next http.Handler) http.Handler {
 			return
 		}
 		guarded := &answer{ResponseWriter: w}
+		if g.cfg.Stream(r) {
+			guarded.piece = g.cfg.Limits.RequestTimeout
+		}
 		defer g.catch(guarded, r)
 		next.ServeHTTP(guarded, r)
 	})
@@ -114,6 +117,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 type answer struct {
 	http.ResponseWriter
 	begun bool
+	piece time.Duration // how long each piece of a stream may take to be taken; 0: the answer has a deadline as a whole
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -125,12 +129,25 @@ func (a *answer) WriteHeader(status int) {
 // Write implements http.ResponseWriter.
 func (a *answer) Write(b []byte) (int, error) {
 	a.begun = true
+	defer a.within()()
 	return a.ResponseWriter.Write(b)
+}
+
+// within bounds the time of one write to a stream: who follows and does not read is let go. Between two writes a stream
+// may rest as long as it likes.
+func (a *answer) within() (done func()) {
+	if a.piece == 0 {
+		return func() {}
+	}
+	control := http.NewResponseController(a.ResponseWriter)
+	_ = control.SetWriteDeadline(time.Now().Add(a.piece)) // a writer without deadlines is a test's recorder
+	return func() { _ = control.SetWriteDeadline(time.Time{}) }
 }
 
 // Flush implements http.Flusher, which streams look for.
 func (a *answer) Flush() {
 	a.begun = true
+	defer a.within()()
 	_ = http.NewResponseController(a.ResponseWriter).Flush() // an unflushable writer sends at its end
 }
 

@@ -341,6 +341,38 @@ func TestStreamOutlivesTheRequestTimeout(t *testing.T) {
 	}
 }
 
+// TestFollowerThatDoesNotRead: a stream may last, but what is sent on it must be taken.
+func TestFollowerThatDoesNotRead(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("http2 %v", http2), func(t *testing.T) {
+			ended := make(chan struct{})
+			r := serve(t, gateway.Config{
+				Limits: gateway.Limits{RequestTimeout: 200 * time.Millisecond},
+				Stream: func(*http.Request) bool { return true },
+				Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					defer close(ended)
+					for piece := make([]byte, 64<<10); ; {
+						if _, err := w.Write(piece); err != nil {
+							return
+						}
+						w.(http.Flusher).Flush()
+					}
+				}),
+			})
+			resp, err := client(t, clientConfig(), http2).Get("https://" + r.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			select {
+			case <-ended:
+			case <-time.After(10 * time.Second):
+				t.Error("the stream goes on though nobody reads it")
+			}
+		})
+	}
+}
+
 func TestConnectionsAreBounded(t *testing.T) {
 	for name, limits := range map[string]gateway.Limits{"total": {Connections: 2}, "one address": {ConnectionsPerAddress: 2}} {
 		t.Run(name, func(t *testing.T) {
