@@ -43,6 +43,10 @@ type row struct {
 func errorTable() []row {
 	return []row{
 		{kv.ErrChanged, warderv1.Reason_REASON_OUTCOME_UNKNOWN, false}, // first: the error in it says why it cannot be told
+		// What comes in floods is found first, and told whole so that it leaves no line each in the log.
+		{ratelimit.ErrLimited, warderv1.Reason_REASON_RATE_LIMITED, true},
+		{ratelimit.ErrOverloaded, warderv1.Reason_REASON_OVERLOADED, true},
+
 		{errMethodUnknown, warderv1.Reason_REASON_METHOD_UNKNOWN, true},
 		{errUnauthenticated, warderv1.Reason_REASON_UNAUTHENTICATED, true},
 		{errSocketOnly, warderv1.Reason_REASON_UNAUTHENTICATED, true},
@@ -133,10 +137,6 @@ func errorTable() []row {
 		{keystore.ErrTransition, warderv1.Reason_REASON_ILLEGAL_STATE, true},
 		{keystore.ErrTooLarge, warderv1.Reason_REASON_TOO_LARGE, true},
 		{keystore.ErrTooMany, warderv1.Reason_REASON_LIMIT_REACHED, true},
-
-		// What comes in floods is told whole, so that it leaves no line each in the log.
-		{ratelimit.ErrLimited, warderv1.Reason_REASON_RATE_LIMITED, true},
-		{ratelimit.ErrOverloaded, warderv1.Reason_REASON_OVERLOADED, true},
 
 		{keyring.ErrSealed, warderv1.Reason_REASON_SEALED, false},
 		{cluster.ErrNoLeader, warderv1.Reason_REASON_NO_LEADER, false},
