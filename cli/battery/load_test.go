@@ -171,7 +171,7 @@ func fill(t testing.TB, at *town.Town, n *town.Node, reader *bot) {
 	pipes := many(t, 32, func(i int) (*pipe, error) { return reader.pipe(t, at, n, from(i)) })
 	defer hangUp(pipes)
 	town.Eventually(t, "the audit log has many records", time.Minute, func() error {
-		closed(pipes, time.Second)
+		closed(t, n, pipes, time.Second)
 		if records := gauge(t, n, "warder_audit_records"); records < 30000 {
 			return fmt.Errorf("it has %.0f", records)
 		}
@@ -228,8 +228,8 @@ func ended(conn net.Conn, bound time.Duration) error {
 	return nil // at its end, or reset
 }
 
-// follow asks for the audit log from its beginning and what comes, and reads nothing of it for a while. The stream is
-// then over: had the node kept it, it would go on with no end.
+// follow asks for the audit log from its beginning and what comes, and reads nothing of it for a while. The node has then
+// closed the connection, and the system refuses what comes over it.
 func follow(t testing.TB, at *town.Town, n *town.Node, source net.IP, pause time.Duration) error {
 	own := at.Certificate(t)
 	p, err := open(t, at, n, source, &own)
@@ -250,7 +250,12 @@ func follow(t testing.TB, at *town.Town, n *town.Node, source net.IP, pause time
 		return err
 	}
 	town.Pass(t, pause)
-	return ended(p, time.Minute)
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if _, err := p.Write([]byte("x")); err != nil {
+			return nil
+		}
+	}
+	return errKept
 }
 
 // gauge reads a number from a node's metrics page.
@@ -284,18 +289,18 @@ func overload(t *testing.T) {
 	long := time.Duration(times(5, 20)) * time.Second
 	count := times(1500, 3000)
 	allowFiles(t, uint64(count)+2000)
-	at := town.New(t, town.Plan{Nodes: 1, Config: limits("")})
+	at := town.New(t, town.Plan{Nodes: 1, Config: limits(""), Prepare: preferred})
 	n, bots := at.Nodes[0], hireBots(t, at, 34)
 	victims, bots := bots[:2], bots[2:]
 	pipes := many(t, count, func(i int) (*pipe, error) { return bots[i%len(bots)].pipe(t, at, n, from(i)) })
 	defer hangUp(pipes)
 	many(t, count, func(i int) (answered, error) { return pipes[i].ask() }) // warm
-	unloaded, capacity := closed(pipes[:1], long/4), closed(pipes[:64], long/2)
+	unloaded, capacity := closed(t, n, pipes[:1], long/4), closed(t, n, pipes[:64], long/2)
 	t.Logf("one caller: %s", unloaded)
 	t.Logf("64 callers: %s", capacity)
 	records, memory := gauge(t, n, "warder_audit_records"), resident(t, n)
 
-	over := flood(pipes, 10*capacity.rate())
+	over := flood(t, n, pipes, 10*capacity.rate())
 	town.Pass(t, long/4)
 	revoke(t, at, n, victims)
 	town.Pass(t, long/2)
@@ -307,10 +312,18 @@ func overload(t *testing.T) {
 	if peak > overloadBytes {
 		t.Errorf("the node takes %d MiB under overload; at most %d are promised", peak>>20, overloadBytes>>20)
 	}
-	again := closed(pipes[:64], long/4)
+	again := closed(t, n, pipes[:64], long/4)
 	t.Logf("64 callers, afterwards: %s", again)
 	if again.lost > 0 || len(again.refused) > 0 {
 		t.Error("the node does not serve as before when the overload is over")
+	}
+}
+
+// preferred lets a node's requests to the processors go before its callers', where that is allowed: they stand for many
+// machines, and are not to take this one away from it.
+func preferred(_ testing.TB, _ int, n *town.Node) {
+	if os.Geteuid() == 0 {
+		n.Wrap = []string{"nice", "-n", "-10"}
 	}
 }
 
@@ -321,7 +334,7 @@ const overloadBytes = 512 << 20
 func judge(t testing.TB, flooded *tally, records int) {
 	t.Helper()
 	for why := range flooded.refused {
-		if why != "503 OVERLOADED" && why != "429 RATE_LIMITED" {
+		if why != "503" && why != "503 OVERLOADED" && why != "429" && why != "429 RATE_LIMITED" {
 			t.Errorf("%d requests were refused with %s", flooded.refused[why], why)
 		}
 	}
@@ -361,6 +374,7 @@ func revoke(t testing.TB, at *town.Town, n *town.Node, victims []*bot) {
 			t.Fatal(err)
 		}
 		defer p.Close()
+		p.careful = true
 		refusedSoon(t, victim, p)
 	}
 }
