@@ -67,11 +67,16 @@ func New(random io.Reader) (*Keyring, error) {
 
 // Derive gives a subkey of the lineage secret for one use (HKDF-SHA-256, RFC 5869). It outlives rotations.
 func (k *Keyring) Derive(label string) [32]byte {
-	key, err := hkdf.Key(sha256.New, k.open().lineage[:], nil, "warder derive v1\x00"+label, keySize)
+	return derive(k.open().lineage[:], nil, "warder derive v1\x00"+label)
+}
+
+// derive is HKDF-SHA-256 (RFC 5869) of 32 bytes; all keys that are derived here come from it.
+func derive(secret, salt []byte, info string) [keySize]byte {
+	key, err := hkdf.Key(sha256.New, secret, salt, info, keySize)
 	if err != nil {
 		panic(fmt.Sprintf("keyring: HKDF of 32 bytes: %v", err))
 	}
-	return [32]byte(key)
+	return [keySize]byte(key)
 }
 
 // Commitment commits to the lineage secret without telling it. It is the same for the life of the cluster: who pins it

@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"context"
-	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -152,11 +151,8 @@ func (e entry) open(ctx context.Context, prefix []byte, unwrapper Unwrapper) ([]
 // entryKey is HKDF-SHA-256 (RFC 5869) of X, with the header and the recipient's id as its context.
 func entryKey(secret, prefix []byte, id string) []byte {
 	digest := sha256.Sum256(prefix)
-	key, err := hkdf.Key(sha256.New, secret, digest[:], "warder keyring entry v1\x00"+id, keySize)
-	if err != nil {
-		panic(fmt.Sprintf("keyring: HKDF of 32 bytes: %v", err))
-	}
-	return key
+	key := derive(secret, digest[:], "warder keyring entry v1\x00"+id)
+	return key[:]
 }
 
 // lock is AES-256-GCM with a random nonce in front. Each key locks once.
