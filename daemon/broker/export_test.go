@@ -1,5 +1,10 @@
 package broker
 
+import (
+	"crypto/ecdsa"
+	"crypto/sha256"
+)
+
 // Eval evaluates one expression, as a scheme's sign would, over a request and fields
 // of the given types.
 func Eval(expr string, r Request, types map[string]string, values map[string][]byte, at Moment) ([]byte, error) {
@@ -49,4 +54,9 @@ func Operations() []string {
 		names = append(names, name)
 	}
 	return append(names, "cred", "if", "opt")
+}
+
+// VerifiesP256 is the check of a signature that a caller made with a lease.
+func VerifiesP256(key *ecdsa.PublicKey, message, signature []byte) bool {
+	return verifiesP256(key, sha256.Sum256(message), signature)
 }

@@ -70,11 +70,8 @@ func (e *env) signP256(key crypto.Signer, message []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: a P-256 key is needed", ErrField)
 	}
 	sum := sha256.Sum256(message)
-	if p := e.presented; len(p) == 64 {
-		r, s := new(big.Int).SetBytes(p[:32]), new(big.Int).SetBytes(p[32:])
-		if ecdsa.Verify(&k.PublicKey, sum[:], r, s) {
-			return p, nil
-		}
+	if verifiesP256(&k.PublicKey, sum, e.presented) {
+		return e.presented, nil
 	}
 	der, err := k.Sign(nil, sum[:], crypto.SHA256)
 	if err != nil {
@@ -88,6 +85,15 @@ func (e *env) signP256(key crypto.Signer, message []byte) ([]byte, error) {
 	rs.R.FillBytes(out[:32])
 	rs.S.FillBytes(out[32:])
 	return out, nil
+}
+
+// verifiesP256 verifies r || s, 64 bytes.
+func verifiesP256(key *ecdsa.PublicKey, digest [sha256.Size]byte, signature []byte) bool {
+	if len(signature) != 64 {
+		return false
+	}
+	r, s := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
+	return ecdsa.Verify(key, digest[:], r, s)
 }
 
 // jwt signs header and claims as a compact JWS (RFC 7515 section 3.1). Both must be

@@ -2,7 +2,6 @@ package seal
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -190,8 +189,7 @@ func checkJoinKeys(request JoinRequest) error {
 	if err != nil {
 		return ErrJoinRefused
 	}
-	public, ok := parsed.(*ecdsa.PublicKey)
-	if !ok || !ecdsa.VerifyASN1(public, request.Transcript(), request.Signature) {
+	if !signedByNode(parsed, request.Transcript(), request.Signature) {
 		return ErrJoinRefused
 	}
 	if _, err := newRecipient(request.Root); err != nil {

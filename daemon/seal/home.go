@@ -2,8 +2,10 @@ package seal
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/json"
@@ -168,15 +170,20 @@ func (h *Home) SignPin(ctx context.Context, key hsm.Signer) error {
 
 // CheckPin verifies that the HSM's own key signed the commitment in the home, and that it is the given keyring's.
 func (h Home) CheckPin(key hsm.Signer, commitment [32]byte) error {
-	public, ok := key.Public().(*ecdsa.PublicKey)
 	digest := h.pinDigest()
-	if !ok || !ecdsa.VerifyASN1(public, digest[:], h.Pin) {
+	if !signedByNode(key.Public(), digest[:], h.Pin) {
 		return fmt.Errorf("%w: the pin in %s was not signed by this HSM's node key", ErrForeignKeyring, homeFile)
 	}
 	if subtle.ConstantTimeCompare(h.Commitment, commitment[:]) != 1 {
 		return fmt.Errorf("%w: its lineage differs", ErrForeignKeyring)
 	}
 	return nil
+}
+
+// signedByNode verifies what [hsm.Token.NodeKey] signs: a SHA-256 digest, by ECDSA on P-256, in ASN.1 DER.
+func signedByNode(key crypto.PublicKey, digest, signature []byte) bool {
+	public, ok := key.(*ecdsa.PublicKey)
+	return ok && public.Curve == elliptic.P256() && ecdsa.VerifyASN1(public, digest, signature)
 }
 
 func (h Home) pinDigest() [32]byte {

@@ -28,3 +28,8 @@ func ParsePayload(text string) (Claims, bool) { return parsePayload(text) }
 
 // MaxKeys bounds the keys published at once.
 const MaxKeys = maxKeys
+
+// Verifies is the check of a token's signature, under any key.
+func Verifies(public ed25519.PublicKey, text, signature string) bool {
+	return signer{public: public}.verifies(text, signature)
+}
