@@ -34,14 +34,11 @@ func TestDisk(t *testing.T) {
 			victim := p.Leader(t)
 			mend := fault(t, p.disks[victim])
 			town.Eventually(t, "the node stops, or names its disk's fault", time.Minute, func() error {
-				if victim.Ended() != nil {
-					return nil
-				}
 				said, err := problem(t, p.Dial(t, victim))
-				if err != nil || said != "" {
-					return nil
+				if victim.Ended() == nil && err == nil && said == "" {
+					return errors.New("it says that all is well")
 				}
-				return errors.New("it says that all is well")
+				return nil
 			})
 			crew.Await(t, 20)
 			said := victim.Wrote(t)
