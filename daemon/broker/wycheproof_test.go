@@ -3,11 +3,15 @@ package broker_test
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,4 +76,37 @@ func TestWycheproofP256(t *testing.T) {
 		}
 		return wycheproof.Took(broker.VerifiesP256(public.(*ecdsa.PublicKey), v.Message, v.Sig))
 	})
+}
+
+// TestWycheproofES256 gives vectors of JSON web signatures (RFC 7518, section 3.4) to the same check: some have signatures
+// that are longer than r || s.
+func TestWycheproofES256(t *testing.T) {
+	expect := wycheproof.Expect{Valid: 2, Invalid: 35}
+	wycheproof.Run(t, "json_web_signature", expect, func(g wycheproof.Group, v wycheproof.Test) wycheproof.Verdict {
+		at := strings.LastIndexByte(v.JWS, '.')
+		if !strings.EqualFold(g.Comment, "es256") && g.Comment != "SpecialCaseEs256" || at < 0 {
+			return wycheproof.Unfit
+		}
+		signature, err := base64.RawURLEncoding.DecodeString(v.JWS[at+1:])
+		return wycheproof.Took(err == nil && broker.VerifiesP256(p256(t, g.JWK), []byte(v.JWS[:at]), signature))
+	})
+}
+
+// p256 reads a JWK of a P-256 key (RFC 7518, section 6.2.1).
+func p256(t *testing.T, jwk []byte) *ecdsa.PublicKey {
+	t.Helper()
+	var key struct{ X, Y string }
+	if err := json.Unmarshal(jwk, &key); err != nil {
+		t.Fatal(err)
+	}
+	x, errX := base64.RawURLEncoding.DecodeString(key.X)
+	y, errY := base64.RawURLEncoding.DecodeString(key.Y)
+	if err := errors.Join(errX, errY); err != nil {
+		t.Fatal(err)
+	}
+	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return public
 }

@@ -42,7 +42,7 @@ func decryptVectors(t *testing.T, token hsm.Token, want hsm.Hash) {
 		if err != nil && !errors.Is(err, hsm.ErrBadInput) {
 			t.Errorf("test %d: %v", v.ID, err)
 		}
-		return wycheproof.Took(err == nil && bytes.Equal(got, v.Message))
+		return wycheproof.Opened(got, err, v.Message)
 	})
 }
 

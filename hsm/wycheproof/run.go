@@ -1,6 +1,9 @@
 package wycheproof
 
-import "testing"
+import (
+	"bytes"
+	"testing"
+)
 
 // Verdict is what Warder's code made of a test.
 type Verdict int
@@ -10,6 +13,7 @@ const (
 	Unfit    Verdict = iota // parameters that this code cannot be given
 	Accepted                // and what it gave is what the file says
 	Refused
+	Wrong // neither: it gave something else
 )
 
 // Took gives Accepted or Refused.
@@ -18,6 +22,17 @@ func Took(yes bool) Verdict {
 		return Accepted
 	}
 	return Refused
+}
+
+// Opened gives the verdict on what was opened: an error refuses, and anything but the vector's message is wrong.
+func Opened(got []byte, err error, want []byte) Verdict {
+	switch {
+	case err != nil:
+		return Refused
+	case bytes.Equal(got, want):
+		return Accepted
+	}
+	return Wrong
 }
 
 // Expect says how many tests of each result fit, exactly: with fewer something was lost, with more somebody must look.
@@ -51,4 +66,6 @@ func Run(t *testing.T, name string, expect Expect, drive func(Group, Test) Verdi
 }
 
 // String names the verdict.
-func (v Verdict) String() string { return [...]string{"unfit", "accepted", "refused"}[v] }
+func (v Verdict) String() string {
+	return [...]string{"unfit", "accepted", "refused", "opened to something else"}[v]
+}

@@ -21,6 +21,7 @@ func (h *Hex) UnmarshalText(text []byte) (err error) {
 
 // Group is tests of one key or one set of parameters. A field that a kind of file does not have is zero.
 type Group struct {
+	Comment string          `json:"comment"`
 	KeySize int             `json:"keySize"` // in bits, and so are the two below
 	IVSize  int             `json:"ivSize"`
 	TagSize int             `json:"tagSize"`
