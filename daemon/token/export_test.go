@@ -15,9 +15,14 @@ func (s *Service) VerifySignature(raw string) (Claims, bool) { return s.current.
 // SignAnything signs what Issue would never write, by the service's newest key.
 func (s *Service) SignAnything(payload string) string {
 	signers := s.current.Load().signers
-	key := signers[len(signers)-1]
-	text := key.header + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
-	return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(key.private, []byte(text)))
+	return s.SignUnder(signers[len(signers)-1].header, base64.RawURLEncoding.EncodeToString([]byte(payload)))
+}
+
+// SignUnder signs a header and a payload, both in base64url, by the service's newest key.
+func (s *Service) SignUnder(header, payload string) string {
+	signers := s.current.Load().signers
+	text := header + "." + payload
+	return text + "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(signers[len(signers)-1].private, []byte(text)))
 }
 
 // Payload writes claims.
