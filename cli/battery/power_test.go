@@ -21,11 +21,16 @@ type powered struct {
 func newPowered(t *testing.T, kind string, size int64) *powered {
 	t.Helper()
 	p := &powered{disks: map[*town.Node]*town.Disk{}}
-	p.Town = town.New(t, town.Plan{Prepare: func(t testing.TB, _ int, n *town.Node) {
+	p.Town = town.New(t, town.Plan{Prepare: p.prepare(kind, size)})
+	return p
+}
+
+// prepare is a Plan's: it gives each node its disk.
+func (p *powered) prepare(kind string, size int64) func(testing.TB, int, *town.Node) {
+	return func(t testing.TB, _ int, n *town.Node) {
 		disk := town.NewDisk(t, kind, size)
 		p.disks[n], n.Data = disk, filepath.Join(disk.Dir, "data")
-	}})
-	return p
+	}
 }
 
 // cut cuts the power of some nodes at one moment, and gives it back.
