@@ -3,155 +3,31 @@
 package battery_test
 
 import (
-	"bufio"
-	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"warder/api/client"
 	warderv1 "warder/api/warder/v1"
 	"warder/cli/battery/town"
+	"warder/cli/battery/wire"
 )
-
-// pipe is one connection to a node, on which requests are written as they are: what makes requests at ten times a node's
-// capacity must cost less than the node's answers.
-type pipe struct {
-	*tls.Conn
-	answers *bufio.Reader
-	request []byte
-	careful bool // looks into the body of every refusal
-	asked   int
-}
 
 // from gives the n-th of many addresses of this machine, so that what a node allows one address hides nothing.
 func from(n int) net.IP { return net.IPv4(127, 0, 1, byte(1+n%250)) }
-
-// open connects to a node from an address, as the holder of a certificate, or as nobody.
-func open(t testing.TB, at *town.Town, n *town.Node, source net.IP, certificate *tls.Certificate) (*pipe, error) {
-	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}}
-	if certificate != nil {
-		config.Certificates = []tls.Certificate{*certificate}
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	dialer := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: source}}, Config: config}
-	conn, err := dialer.DialContext(ctx, "tcp", n.API)
-	if err != nil {
-		return nil, err
-	}
-	return &pipe{Conn: conn.(*tls.Conn), answers: bufio.NewReaderSize(conn, 2<<10)}, nil
-}
-
-// get asks for a path, and keeps the connection.
-func (p *pipe) get(path string) (int, error) {
-	p.request = []byte("GET " + path + " HTTP/1.1\r\nHost: node\r\n\r\n")
-	a, err := p.ask()
-	return a.status, err
-}
-
-// answered is what a node said: its status and, of a refusal, why and when to come again.
-type answered struct {
-	status int
-	reason warderv1.Reason
-	hinted bool
-}
-
-// ask makes the pipe's request once.
-func (p *pipe) ask() (answered, error) {
-	if _, err := p.Write(p.request); err != nil {
-		return answered{}, err
-	}
-	got, length, err := p.head()
-	if err != nil {
-		return answered{}, err
-	}
-	p.asked++
-	if got.status == http.StatusOK || !p.careful && p.asked%looks != 0 {
-		_, err := p.answers.Discard(length)
-		return got, err
-	}
-	body := make([]byte, length)
-	_, err = io.ReadFull(p.answers, body)
-	info := detail(body)
-	got.reason, got.hinted = info.GetReason(), got.hinted && info.GetRetryAfter().AsDuration() > 0
-	return got, err
-}
-
-// looks is how rarely the body of a refusal is looked into: the node is to be loaded, and not its callers. The others
-// are told by their status, and by the header that says when to come again.
-const looks = 16
-
-// head reads an answer up to its body, and gives the body's length.
-func (p *pipe) head() (got answered, length int, err error) {
-	for first := true; ; first = false {
-		line, err := p.answers.ReadSlice('\n')
-		line = bytes.TrimRight(line, "\r\n")
-		switch name, value, _ := bytes.Cut(line, []byte(": ")); {
-		case err != nil:
-			return got, 0, err
-		case first && len(line) >= 12:
-			got.status, err = strconv.Atoi(string(line[9:12]))
-		case len(line) == 0:
-			return got, length, nil
-		case string(name) == "Content-Length":
-			length, err = strconv.Atoi(string(value))
-		case string(name) == "Retry-After":
-			got.hinted = len(value) > 0
-		case string(name) == "Transfer-Encoding":
-			err = fmt.Errorf("an answer without a length: %s", line)
-		}
-		if err != nil {
-			return got, 0, err
-		}
-	}
-}
-
-// why names a refusal: 503 or, where its body was looked into, "503 OVERLOADED".
-func (a answered) why() string {
-	if a.reason == 0 {
-		return strconv.Itoa(a.status)
-	}
-	return fmt.Sprintf("%d %s", a.status, strings.TrimPrefix(a.reason.String(), "REASON_"))
-}
-
-// detail finds Warder's own words in a refusal of Connect's protocol; nil where it has none.
-func detail(body []byte) *warderv1.ErrorInfo {
-	var refusal struct {
-		Details []struct {
-			Value string `json:"value"`
-		} `json:"details"`
-	}
-	if json.Unmarshal(body, &refusal) != nil || len(refusal.Details) == 0 {
-		return nil
-	}
-	value, err := base64.RawStdEncoding.DecodeString(refusal.Details[0].Value)
-	info := &warderv1.ErrorInfo{}
-	if err != nil || proto.Unmarshal(value, info) != nil {
-		return nil
-	}
-	return info
-}
 
 // bot is a workload with a token to read one credential.
 type bot struct {
@@ -218,14 +94,13 @@ func hireBot(t testing.TB, at *town.Town, name string) *bot {
 }
 
 // pipe connects a bot to a node, ready to read its credential.
-func (b *bot) pipe(t testing.TB, at *town.Town, n *town.Node, source net.IP) (*pipe, error) {
-	p, err := open(t, at, n, source, b.certificate)
+func (b *bot) pipe(t testing.TB, at *town.Town, n *town.Node, source net.IP) (*wire.Pipe, error) {
+	p, err := wire.Open(t.Context(), n.API, source, b.certificate)
 	if err != nil {
 		return nil, err
 	}
 	body := fmt.Sprintf(`{"namespace":%q,"name":%q}`, floodNamespace, floodCredential)
-	p.request = fmt.Appendf(nil, "POST /warder.v1.CredentialService/RevealCredential HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\n"+
-		"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", b.token.GetToken(), len(body), body)
+	p.Request = wire.Post("/warder.v1.CredentialService/RevealCredential", b.token.GetToken(), body)
 	return p, nil
 }
 
@@ -265,17 +140,17 @@ type tally struct {
 	cpu      float64 // that the node took meanwhile, in seconds
 }
 
-func (a *tally) note(got answered, err error, took time.Duration) {
+func (a *tally) note(got wire.Answer, err error, took time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case err != nil:
 		a.lost++
-	case got.status == http.StatusOK:
+	case got.Status == http.StatusOK:
 		a.times = append(a.times, took)
 	default:
-		a.refused[got.why()]++
-		if !got.hinted {
+		a.refused[got.Why()]++
+		if !got.Hinted {
 			a.unhinted++
 		}
 	}
@@ -310,7 +185,7 @@ func (a *tally) String() string {
 }
 
 // closed lets each pipe ask again as soon as it is answered: what a node can do.
-func closed(t testing.TB, n *town.Node, pipes []*pipe, long time.Duration) *tally {
+func closed(t testing.TB, n *town.Node, pipes []*wire.Pipe, long time.Duration) *tally {
 	t.Helper()
 	all := &tally{refused: map[string]int{}, cpu: -gauge(t, n, "process_cpu_seconds_total")}
 	var askers sync.WaitGroup
@@ -319,7 +194,7 @@ func closed(t testing.TB, n *town.Node, pipes []*pipe, long time.Duration) *tall
 		askers.Go(func() {
 			for time.Since(began) < long {
 				asked := time.Now()
-				got, err := p.ask()
+				got, err := p.Ask()
 				all.note(got, err, time.Since(asked))
 				if err != nil {
 					return
@@ -335,7 +210,7 @@ func closed(t testing.TB, n *town.Node, pipes []*pipe, long time.Duration) *tall
 
 // flood makes requests at a rate, answered or not, on whichever pipes are free, until the returned function is called.
 // It also gives how many found no free pipe: those never left.
-func flood(t testing.TB, n *town.Node, pipes []*pipe, rate float64) func() (*tally, int) {
+func flood(t testing.TB, n *town.Node, pipes []*wire.Pipe, rate float64) func() (*tally, int) {
 	t.Helper()
 	all := &tally{refused: map[string]int{}, cpu: -gauge(t, n, "process_cpu_seconds_total")}
 	arrivals, stop := make(chan time.Time), make(chan struct{})
@@ -344,7 +219,7 @@ func flood(t testing.TB, n *town.Node, pipes []*pipe, rate float64) func() (*tal
 	for _, p := range pipes {
 		askers.Go(func() {
 			for due := range arrivals {
-				got, err := p.ask()
+				got, err := p.Ask()
 				all.note(got, err, time.Since(due))
 				if err != nil {
 					return

@@ -19,6 +19,7 @@ import (
 	"warder/api/client"
 	warderv1 "warder/api/warder/v1"
 	"warder/cli/battery/town"
+	"warder/cli/battery/wire"
 	"warder/cli/battery/work"
 )
 
@@ -48,8 +49,8 @@ func idle(t *testing.T) {
 	crew.Await(t, 20)
 	n := at.Nodes[0]
 	before, began := resident(t, n), time.Now()
-	pipes := many(t, count, func(i int) (*pipe, error) {
-		p, err := open(t, at, n, from(i), nil)
+	pipes := many(t, count, func(i int) (*wire.Pipe, error) {
+		p, err := wire.Open(t.Context(), n.API, from(i), nil)
 		if err == nil {
 			err = healthy(p)
 		}
@@ -68,15 +69,15 @@ func idle(t *testing.T) {
 	crew.Finish(t)
 }
 
-func healthy(p *pipe) error {
-	status, err := p.get("/healthz")
+func healthy(p *wire.Pipe) error {
+	status, err := p.Get("/healthz")
 	if err == nil && status != http.StatusOK {
 		err = fmt.Errorf("/healthz answers %d", status)
 	}
 	return err
 }
 
-func hangUp(pipes []*pipe) {
+func hangUp(pipes []*wire.Pipe) {
 	for _, p := range pipes {
 		_ = p.Close() // the node may have been first
 	}
@@ -168,7 +169,7 @@ func slow(t *testing.T) {
 // fill makes more audit records than the buffers of a connection hold.
 func fill(t testing.TB, at *town.Town, n *town.Node, reader *bot) {
 	t.Helper()
-	pipes := many(t, 32, func(i int) (*pipe, error) { return reader.pipe(t, at, n, from(i)) })
+	pipes := many(t, 32, func(i int) (*wire.Pipe, error) { return reader.pipe(t, at, n, from(i)) })
 	defer hangUp(pipes)
 	town.Eventually(t, "the audit log has many records", time.Minute, func() error {
 		closed(t, n, pipes, time.Second)
@@ -194,7 +195,7 @@ func silent(n *town.Node, source net.IP) error {
 
 // trickle begins a request and goes on with it a byte at a time until the node answers or hangs up.
 func trickle(t testing.TB, at *town.Town, n *town.Node, source net.IP, begin string) error {
-	p, err := open(t, at, n, source, nil)
+	p, err := wire.Open(t.Context(), n.API, source, nil)
 	if err != nil {
 		return err
 	}
@@ -232,7 +233,7 @@ func ended(conn net.Conn, bound time.Duration) error {
 // closed the connection, and the system refuses what comes over it.
 func follow(t testing.TB, at *town.Town, n *town.Node, source net.IP, pause time.Duration) error {
 	own := at.Certificate(t)
-	p, err := open(t, at, n, source, &own)
+	p, err := wire.Open(t.Context(), n.API, source, &own)
 	if err != nil {
 		return err
 	}
@@ -292,10 +293,10 @@ func overload(t *testing.T) {
 	at := town.New(t, town.Plan{Nodes: 1, Config: limits(""), Prepare: preferred})
 	n, bots := at.Nodes[0], hireBots(t, at, 34)
 	victims, bots := bots[:2], bots[2:]
-	pipes := many(t, count, func(i int) (*pipe, error) {
+	pipes := many(t, count, func(i int) (*wire.Pipe, error) {
 		p, err := bots[i%len(bots)].pipe(t, at, n, from(i))
 		if err == nil {
-			_, err = p.ask() // at once: a connection without a request is not kept
+			_, err = p.Ask() // at once: a connection without a request is not kept
 		}
 		return p, err
 	})
@@ -379,28 +380,28 @@ func revoke(t testing.TB, at *town.Town, n *town.Node, victims []*bot) {
 			t.Fatal(err)
 		}
 		defer p.Close()
-		p.careful = true
+		p.Careful = true
 		refusedSoon(t, victim, p)
 	}
 }
 
 // refusedSoon waits until a right that was taken away is refused, and not for the overload. It fails where it is granted.
-func refusedSoon(t testing.TB, victim *bot, p *pipe) {
+func refusedSoon(t testing.TB, victim *bot, p *wire.Pipe) {
 	t.Helper()
 	began := time.Now()
 	town.Eventually(t, victim.name+" is refused", time.Minute, func() error {
-		got, err := p.ask()
+		got, err := p.Ask()
 		switch {
 		case err != nil:
 			return town.Final(err)
-		case got.status == http.StatusOK && time.Since(began) > work.StalenessBound:
+		case got.Status == http.StatusOK && time.Since(began) > work.StalenessBound:
 			return town.Final(fmt.Errorf("it is granted what was taken away %s ago", time.Since(began)))
-		case got.status == http.StatusOK || got.reason == warderv1.Reason_REASON_OVERLOADED:
-			return fmt.Errorf("the answer is %d %s", got.status, got.reason)
-		case got.reason != warderv1.Reason_REASON_TOKEN_REVOKED && got.reason != warderv1.Reason_REASON_CERTIFICATE_UNKNOWN && got.reason != warderv1.Reason_REASON_CERTIFICATE_WRONG_KEY:
-			return town.Final(fmt.Errorf("the answer is %d %s", got.status, got.reason))
+		case got.Status == http.StatusOK || got.Reason == warderv1.Reason_REASON_OVERLOADED:
+			return fmt.Errorf("the answer is %d %s", got.Status, got.Reason)
+		case got.Reason != warderv1.Reason_REASON_TOKEN_REVOKED && got.Reason != warderv1.Reason_REASON_CERTIFICATE_UNKNOWN && got.Reason != warderv1.Reason_REASON_CERTIFICATE_WRONG_KEY:
+			return town.Final(fmt.Errorf("the answer is %d %s", got.Status, got.Reason))
 		}
-		t.Logf("%s: %s, %s after the acknowledgement", victim.name, got.reason, time.Since(began).Round(time.Millisecond))
+		t.Logf("%s: %s, %s after the acknowledgement", victim.name, got.Reason, time.Since(began).Round(time.Millisecond))
 		return nil
 	})
 }
