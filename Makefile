@@ -15,7 +15,7 @@ FUZZTIME := 3s
 # The battery of faults mounts file systems and makes network namespaces.
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E env "PATH=$$PATH")
 
-.PHONY: help deps deps-test tools build run demo test race lint generate generated-check breaking fuzz e2e faults deps-faults bench ci clean
+.PHONY: help deps deps-test tools build run demo test race lint generate generated-check breaking fuzz e2e faults deps-faults bench benchmarks ci clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,13 +80,18 @@ fuzz: ## run every fuzz target for a moment
 	deploy/fuzz $(FUZZTIME)
 
 e2e: build deps ## real processes: the battery of faults in its short form, and the demonstration
-	go test -tags battery -short -count 1 -timeout 20m -v ./cli/battery
+	go test -tags battery -short -count 1 -timeout 20m -v ./cli/battery ./cli/battery/speed
 	deploy/demo/demo
 
 faults: deps deps-faults ## the battery of faults in its long form: at most an hour, as root; RUN= names tests, SEED= repeats
 	$(ROOT) env WARDER_SEED=$(SEED) go test -tags battery -count 1 -timeout 70m -v -run '$(RUN)' ./cli/battery
 
-bench: ## the benchmarks of every package
+bench: deps ## the tables of docs/performance.md, side by side with their floors: 30 minutes on an idle machine; RUN= names some
+	@mkdir -p $(BUILD) && rm -f $(BUILD)/performance.md
+	WARDER_SPEED_REPORT=$(CURDIR)/$(BUILD)/performance.md go test -tags battery -count 1 -timeout 90m -v -run '$(RUN)' ./cli/battery/speed
+	@echo "the tables are in $(BUILD)/performance.md"
+
+benchmarks: ## the benchmarks of every package
 	go test -run '^$$' -bench . -benchmem ./...
 
 ci: test lint generated-check breaking race fuzz e2e ## what CI runs: the tests and the slower checks

@@ -187,7 +187,7 @@ func (a *tally) String() string {
 // closed lets each pipe ask again as soon as it is answered: what a node can do.
 func closed(t testing.TB, n *town.Node, pipes []*wire.Pipe, long time.Duration) *tally {
 	t.Helper()
-	all := &tally{refused: map[string]int{}, cpu: -gauge(t, n, "process_cpu_seconds_total")}
+	all := &tally{refused: map[string]int{}, cpu: -n.Gauge(t, "process_cpu_seconds_total")}
 	var askers sync.WaitGroup
 	began := time.Now()
 	for _, p := range pipes {
@@ -204,7 +204,7 @@ func closed(t testing.TB, n *town.Node, pipes []*wire.Pipe, long time.Duration) 
 	}
 	askers.Wait()
 	all.took = time.Since(began)
-	all.cpu += gauge(t, n, "process_cpu_seconds_total")
+	all.cpu += n.Gauge(t, "process_cpu_seconds_total")
 	return all
 }
 
@@ -212,7 +212,7 @@ func closed(t testing.TB, n *town.Node, pipes []*wire.Pipe, long time.Duration) 
 // It also gives how many found no free pipe: those never left.
 func flood(t testing.TB, n *town.Node, pipes []*wire.Pipe, rate float64) func() (*tally, int) {
 	t.Helper()
-	all := &tally{refused: map[string]int{}, cpu: -gauge(t, n, "process_cpu_seconds_total")}
+	all := &tally{refused: map[string]int{}, cpu: -n.Gauge(t, "process_cpu_seconds_total")}
 	arrivals, stop := make(chan time.Time), make(chan struct{})
 	began, unsent := time.Now(), 0
 	var askers, clock sync.WaitGroup
@@ -252,7 +252,7 @@ func flood(t testing.TB, n *town.Node, pipes []*wire.Pipe, rate float64) func() 
 		clock.Wait()
 		all.took = time.Since(began)
 		askers.Wait()
-		all.cpu += gauge(t, n, "process_cpu_seconds_total")
+		all.cpu += n.Gauge(t, "process_cpu_seconds_total")
 		return all, unsent
 	}
 }

@@ -10,8 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -48,7 +46,7 @@ func idle(t *testing.T) {
 	crew := work.Start(t, at)
 	crew.Await(t, 20)
 	n := at.Nodes[0]
-	before, began := resident(t, n), time.Now()
+	before, began := n.Resident(t), time.Now()
 	pipes := many(t, count, func(i int) (*wire.Pipe, error) {
 		p, err := wire.Open(t.Context(), n.API, from(i), nil)
 		if err == nil {
@@ -59,7 +57,7 @@ func idle(t *testing.T) {
 	defer hangUp(pipes)
 	opened := time.Since(began)
 	crew.Await(t, 50)
-	after := resident(t, n)
+	after := n.Resident(t)
 	each := (after - before) / int64(count)
 	t.Logf("%d idle connections, opened in %s: node at %d MiB, before %d MiB: %d bytes for each", count, opened.Round(time.Millisecond), after>>20, before>>20, each)
 	if each > idleBytes {
@@ -96,25 +94,6 @@ func allowFiles(t testing.TB, count uint64) {
 	}
 }
 
-// resident is a node's memory, in bytes.
-func resident(t testing.TB, n *town.Node) int64 {
-	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	fields := strings.Fields(rest)
-	if len(fields) == 0 {
-		t.Fatalf("no VmRSS in %s", status)
-	}
-	kib, err := strconv.ParseInt(fields[0], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib << 10
-}
-
 // slow lets callers take all the time of the world, each in its own way, while others are at work. The node lets go of
 // every one of them.
 func slow(t *testing.T) {
@@ -125,7 +104,7 @@ func slow(t *testing.T) {
 	crew := work.Start(t, at)
 	n := at.Nodes[0]
 	fill(t, at, n, bots[0])
-	before := resident(t, n)
+	before := n.Resident(t)
 	endings := make(chan error)
 	ways := map[string]func(int) error{
 		"no handshake": func(i int) error { return silent(n, from(i)) },
@@ -162,7 +141,7 @@ func slow(t *testing.T) {
 			t.Fatal("the node does not let go of a slow caller")
 		}
 	}
-	t.Logf("%d slow callers, all let go; node at %d MiB, before %d MiB", started, resident(t, n)>>20, before>>20)
+	t.Logf("%d slow callers, all let go; node at %d MiB, before %d MiB", started, n.Resident(t)>>20, before>>20)
 	crew.Finish(t)
 }
 
@@ -173,7 +152,7 @@ func fill(t testing.TB, at *town.Town, n *town.Node, reader *bot) {
 	defer hangUp(pipes)
 	town.Eventually(t, "the audit log has many records", time.Minute, func() error {
 		closed(t, n, pipes, time.Second)
-		if records := gauge(t, n, "warder_audit_records"); records < 30000 {
+		if records := n.Gauge(t, "warder_audit_records"); records < 30000 {
 			return fmt.Errorf("it has %.0f", records)
 		}
 		return nil
@@ -259,31 +238,6 @@ func follow(t testing.TB, at *town.Town, n *town.Node, source net.IP, pause time
 	return errKept
 }
 
-// gauge reads a number from a node's metrics page.
-func gauge(t testing.TB, n *town.Node, name string) float64 {
-	t.Helper()
-	response, err := http.Get("http://" + n.Metrics + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	page, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(page)) {
-		if text, found := strings.CutPrefix(line, name+" "); found {
-			value, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return value
-		}
-	}
-	t.Fatalf("the node's metrics have no %s", name)
-	return 0
-}
-
 // overload asks ten times what a node can do. What is not done is refused with a reason and a hint, and the operator takes
 // rights away in the midst of it.
 func overload(t *testing.T) {
@@ -304,17 +258,17 @@ func overload(t *testing.T) {
 	unloaded, capacity := closed(t, n, pipes[:1], long/4), closed(t, n, pipes[:64], long/2)
 	t.Logf("one caller: %s", unloaded)
 	t.Logf("64 callers: %s", capacity)
-	records, memory := gauge(t, n, "warder_audit_records"), resident(t, n)
+	records, memory := n.Gauge(t, "warder_audit_records"), n.Resident(t)
 
 	over := flood(t, n, pipes, 10*capacity.rate())
 	town.Pass(t, long/4)
 	revoke(t, at, n, victims)
 	town.Pass(t, long/2)
-	peak := resident(t, n)
+	peak := n.Resident(t)
 	flooded, unsent := over()
 	t.Logf("at ten times that, on %d connections: %s; %d found all connections taken", count, flooded, unsent)
 	t.Logf("memory: %d MiB before, %d MiB at the end of it", memory>>20, peak>>20)
-	judge(t, flooded, int(gauge(t, n, "warder_audit_records")-records))
+	judge(t, flooded, int(n.Gauge(t, "warder_audit_records")-records))
 	if peak > overloadBytes {
 		t.Errorf("the node takes %d MiB under overload; at most %d are promised", peak>>20, overloadBytes>>20)
 	}
