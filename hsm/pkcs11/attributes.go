@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rsa"
+	"crypto/sha256"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -65,21 +66,26 @@ func (e *engine) remembered(s *session, name string) (p11.ObjectHandle, error) {
 	if ok {
 		return handle, nil
 	}
-	handle, err := e.lookUp(s, name)
-	if err := e.heed(name, err); err != nil {
+	handle, fp, err := e.lookUp(s, name)
+	if err = e.heed(name, fp, err); isNotFound(err) {
+		err = e.missing(s, err)
+	}
+	if err != nil {
 		return 0, err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s.age == e.age.Load() {
+	if s.age == e.age.Load() && !e.destroyed[name] {
 		e.handles[name] = handle
 	}
 	return handle, nil
 }
 
+// forget lets go of a key that is about to be destroyed; one that is gone already is not missed.
 func (e *engine) forget(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.destroyed[name] = true
 	delete(e.handles, name)
 	delete(e.known, name)
 }
@@ -144,6 +150,7 @@ func (e *engine) p256Public(s *session, key p11.ObjectHandle) (*ecdsa.PublicKey,
 	return public, nil
 }
 
+// describe gives the public half of a key that has no name here: a device key.
 func (e *engine) describe(what string, public crypto.PublicKey) ([][]byte, error) {
 	der, err := marshalPublic(public)
 	if err != nil {
@@ -151,6 +158,22 @@ func (e *engine) describe(what string, public crypto.PublicKey) ([][]byte, error
 	}
 	return [][]byte{der}, nil
 }
+
+// describeKnown gives the public half of a key that is known from now on; a root key's name is its fingerprint.
+func (e *engine) describeKnown(name string, public crypto.PublicKey) ([][]byte, error) {
+	out, err := e.describe(name, public)
+	if err != nil {
+		return nil, err
+	}
+	fp := hsm.Fingerprint(sha256.Sum256(out[0]))
+	if name == rootName {
+		name = fp.String()
+	}
+	return out, e.heed(name, fp, nil)
+}
+
+// rootName stands for a root key where its fingerprint is not known yet.
+const rootName = "root key"
 
 // derSignature turns r and s, each half of raw, into ASN.1 DER (RFC 3279 2.2.3).
 func derSignature(raw []byte) ([]byte, error) {

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -110,7 +109,11 @@ func openFromFrame(f frame) (*engine, Config, error) {
 	} else {
 		return nil, config, errFrame
 	}
-	e, err := openEngine(config, f.fields[4], strings.FieldsFunc(string(f.fields[6]), func(r rune) bool { return r == '\n' }))
+	known, err := decodeKeys(f.fields[6])
+	if err != nil {
+		return nil, config, err
+	}
+	e, err := openEngine(config, f.fields[4], known)
 	return e, config, err
 }
 

@@ -186,7 +186,7 @@ func (e *engine) importKEK(id, wrapped []byte) ([][]byte, error) {
 		if _, err := e.kek(s, id); !isNotFound(err) {
 			return nil, err
 		}
-		transport, err := e.transport(s)
+		transport, err := e.remembered(s, transportLabel) // what was exported to a key that is gone cannot be read by a new one
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -32,24 +33,22 @@ type engine struct {
 
 	making sync.Mutex // one maker of the node's and the transport key at a time
 
-	mu      sync.Mutex // guards what follows
-	pin     []byte     // wiped when it was refused
-	refused error      // the latch: set once, never cleared
-	login   p11.SessionHandle
-	handles map[string]p11.ObjectHandle // found keys of this age
-	known   map[string]struct{}         // keys that the token had, by name
+	mu        sync.Mutex // guards what follows
+	pin       []byte     // wiped when it was refused
+	refused   error      // the latch: set once, never cleared
+	login     p11.SessionHandle
+	handles   map[string]p11.ObjectHandle // found keys of this age
+	known     keys
+	destroyed map[string]bool // at their owner's word
 
 	canary canary
 }
 
 // openEngine loads the module, finds the token, logs in once and finds out by doing what the token can.
-// The token must still have the keys that are known by name.
-func openEngine(config Config, pin []byte, known []string) (*engine, error) {
-	e := &engine{config: config, pin: pin, handles: map[string]p11.ObjectHandle{}, known: map[string]struct{}{}}
-	for _, name := range known {
-		e.known[name] = struct{}{}
-	}
-	steps := []func() error{e.load, e.findToken, e.mayLogIn, e.firstLogin, e.openCanary, e.present, e.probeCustody}
+// The token must still have the keys that are known.
+func openEngine(config Config, pin []byte, known keys) (*engine, error) {
+	e := &engine{config: config, pin: pin, handles: map[string]p11.ObjectHandle{}, known: known, destroyed: map[string]bool{}}
+	steps := []func() error{e.load, e.findToken, e.mayLogIn, e.firstLogin, e.openCanary, e.health, e.probeCustody}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return nil, err
@@ -105,6 +104,8 @@ func (e *engine) findToken() error {
 		return nil
 	case matches > 1:
 		return e.errorf(hsm.ErrTokenMissing, "%d tokens match: give the serial number too; the module shows %s", matches, list)
+	case len(e.known) > 0:
+		return e.errorf(hsm.ErrTokenMissing, "the token with this node's keys is not there: connect it or put it back, or correct its label and serial number; another token is not used in its place; the module shows %s", cmp.Or(list, "none"))
 	case list == "":
 		return e.errorf(hsm.ErrTokenMissing, "not found, and the module shows no token at all: initialise one, or see that the HSM is connected")
 	}
@@ -171,10 +172,25 @@ func (e *engine) rebuild(age uint64) error {
 		e.drop(s)
 	}
 	_ = e.ctx.CloseSession(e.login) // most likely gone already
+	if err := e.sameToken(); err != nil {
+		return err
+	}
 	if err := e.logIn(); err != nil {
 		return err
 	}
 	return e.renewCanary()
+}
+
+// sameToken sees that the slot still holds the token that was found at the start: no other one is shown the PIN.
+func (e *engine) sameToken() error {
+	now, err := e.ctx.GetTokenInfo(e.slot)
+	if err != nil {
+		return e.errorf(hsm.ErrUnavailable, "asking the token who it is failed (%s): see that the HSM is connected", code(err))
+	}
+	if now.SerialNumber != e.token.SerialNumber || now.Label != e.token.Label {
+		return e.errorf(hsm.ErrTokenMissing, "another token is in its slot now (serial %q): put the node's own back", strings.TrimRight(now.SerialNumber, " \x00"))
+	}
+	return nil
 }
 
 // do runs work on a session of its own, and a second time when that may mend it. whenWell is the kind of error when the

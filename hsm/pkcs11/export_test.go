@@ -41,7 +41,7 @@ func OpenInProcess(ctx context.Context, config Config) (hsm.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	e, err := openEngine(config, pin, nil)
+	e, err := openEngine(config, pin, keys{})
 	if err != nil {
 		return nil, err
 	}

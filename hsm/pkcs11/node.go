@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"crypto/ecdsa"
 	"crypto/rand"
 	"encoding/asn1"
 	"errors"
@@ -53,7 +54,29 @@ func nodeSearch(class uint) []*p11.Attribute {
 	}
 }
 
-// nodeKey finds the node's private key by its label.
+// findNodeKey finds the node's private key by its label, and reads which key it is from its public half.
+func (e *engine) findNodeKey(s *session) (p11.ObjectHandle, hsm.Fingerprint, error) {
+	key, err := e.findOne(s, "node key", nodeSearch(p11.CKO_PRIVATE_KEY)...)
+	if err != nil {
+		return 0, hsm.Fingerprint{}, err
+	}
+	public, err := e.nodeHalf(s)
+	if err != nil {
+		return 0, hsm.Fingerprint{}, err
+	}
+	fp, err := hsm.FingerprintOf(public)
+	return key, fp, err
+}
+
+func (e *engine) nodeHalf(s *session) (*ecdsa.PublicKey, error) {
+	half, err := e.findOne(s, "node key's public half", nodeSearch(p11.CKO_PUBLIC_KEY)...)
+	if err != nil {
+		return nil, err
+	}
+	return e.p256Public(s, half)
+}
+
+// nodeKey gives the node's private key.
 func (e *engine) nodeKey(s *session) (p11.ObjectHandle, error) {
 	return e.remembered(s, nodeLabel)
 }
@@ -62,23 +85,33 @@ func (e *engine) nodePublic() ([][]byte, error) {
 	return e.do("finding or making the node key", hsm.ErrMechanism, func(s *session) ([][]byte, error) {
 		e.making.Lock()
 		defer e.making.Unlock()
-		_, err := e.nodeKey(s)
-		if isNotFound(err) {
-			_, _, err = e.generateEC(s, nodeLabel, true, false)
+		if err := e.ensureNodeKey(s); err != nil {
+			return nil, err
 		}
+		public, err := e.nodeHalf(s)
 		if err != nil {
 			return nil, err
 		}
-		key, err := e.findOne(s, "node key's public half", nodeSearch(p11.CKO_PUBLIC_KEY)...)
-		if err != nil {
-			return nil, err
-		}
-		public, err := e.p256Public(s, key)
-		if err != nil {
-			return nil, err
-		}
-		return e.describe("node key", public)
+		return e.describeKnown(nodeLabel, public)
 	})
+}
+
+// ensureNodeKey makes the node key on a token that is not known to have had one, and shows none of either half: a half that
+// was lost is for a person to mend.
+func (e *engine) ensureNodeKey(s *session) error {
+	_, err := e.nodeKey(s)
+	if !isNotFound(err) {
+		return err
+	}
+	halves, findErr := e.find(s, attr(p11.CKA_TOKEN, true), attr(p11.CKA_KEY_TYPE, p11.CKK_EC), attr(p11.CKA_LABEL, nodeLabel))
+	if findErr != nil {
+		return findErr
+	}
+	if len(halves) > 0 {
+		return err
+	}
+	_, _, err = e.generateEC(s, nodeLabel, true, false)
+	return err
 }
 
 func (e *engine) sign(digest []byte) ([][]byte, error) {

@@ -53,6 +53,9 @@ func (e *engine) generateRSA(s *session, bits int, label string, use uint, token
 
 func (e *engine) createRoot(label string) ([][]byte, error) {
 	out, err := e.do("making a root key", hsm.ErrMechanism, func(s *session) ([][]byte, error) {
+		if err := e.present(s); err != nil {
+			return nil, err
+		}
 		publicKey, _, err := e.generateRSA(s, hsm.RSABits, label, p11.CKA_DECRYPT, true)
 		if err != nil {
 			return nil, err
@@ -61,7 +64,7 @@ func (e *engine) createRoot(label string) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return e.describe("root key", public)
+		return e.describeKnown(rootName, public)
 	})
 	if err == nil {
 		e.retuneCanary()
@@ -130,13 +133,14 @@ func (e *engine) findRoot(fp hsm.Fingerprint) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return e.describe("root key", public)
+		return e.describeKnown(rootName, public)
 	})
 }
 
 func (e *engine) destroyRoot(fp hsm.Fingerprint) ([][]byte, error) {
+	e.forget(fp.String())
 	_, err := e.do("destroying a root key", hsm.ErrMechanism, func(s *session) ([][]byte, error) {
-		key, err := e.root(s, fp)
+		key, err := e.findRootKey(s, fp)
 		if err != nil {
 			return nil, err
 		}
@@ -144,7 +148,6 @@ func (e *engine) destroyRoot(fp hsm.Fingerprint) ([][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		e.forget(fp.String())
 		if err := e.destroy(s, key); err != nil {
 			return nil, err
 		}
@@ -213,6 +216,20 @@ func (e *engine) transport(s *session) (p11.ObjectHandle, error) {
 	return key, err
 }
 
+// findTransport finds this token's transport key, and says which key it is.
+func (e *engine) findTransport(s *session) (p11.ObjectHandle, hsm.Fingerprint, error) {
+	key, err := e.findOne(s, "transport key", transportSearch()...)
+	if err != nil {
+		return 0, hsm.Fingerprint{}, err
+	}
+	public, err := e.rsaPublic(s, key)
+	if err != nil {
+		return 0, hsm.Fingerprint{}, err
+	}
+	fp, err := hsm.FingerprintOf(public)
+	return key, fp, err
+}
+
 func (e *engine) transportPublic() ([][]byte, error) {
 	return e.do("finding or making the transport key", hsm.ErrMechanism, func(s *session) ([][]byte, error) {
 		key, err := e.transport(s)
@@ -223,6 +240,6 @@ func (e *engine) transportPublic() ([][]byte, error) {
 		if public, err = e.rsaPublic(s, key); err != nil {
 			return nil, err
 		}
-		return e.describe("transport key", public)
+		return e.describeKnown(transportLabel, public)
 	})
 }

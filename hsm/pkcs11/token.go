@@ -41,12 +41,9 @@ func Open(ctx context.Context, config Config) (hsm.Token, error) {
 		return nil, fmt.Errorf("PIN of %s: %w", config.name(), err)
 	}
 	r := &remote{
-		host:   &host{config: config, pin: pin, known: &known{names: map[string]struct{}{}}},
+		host:   &host{config: config, pin: pin, known: newKnown(config.Established)},
 		slots:  make(chan struct{}, config.Sessions),
 		canary: make(chan struct{}, 1),
-	}
-	if config.Established {
-		r.host.known.names[nodeLabel] = struct{}{}
 	}
 	if _, err := r.host.get(ctx); err != nil {
 		r.host.close()

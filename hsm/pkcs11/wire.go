@@ -24,7 +24,7 @@ const (
 type operation uint8
 
 const (
-	opOpen        operation = iota + 1 // module, label, serial, init, pin, sessions u8, known keys by line -> label, serial, manufacturer, model, hash, custody, detail
+	opOpen        operation = iota + 1 // module, label, serial, init, pin, sessions u8, known keys (keys.encode) -> label, serial, manufacturer, model, hash, custody, detail
 	opCheck                            // -> nothing
 	opCreateRoot                       // label -> SPKI
 	opFindRoot                         // fingerprint -> SPKI
