@@ -68,6 +68,9 @@ type Config struct {
 	// once: with a lost Dir it begins a second cluster.
 	Bootstrap bool
 
+	// Clock is the wall clock, which is held against the other members'; time.Now when nil. Raft does not look at it.
+	Clock func() time.Time
+
 	Timing   Timing
 	Logger   *slog.Logger // default: discard
 	Observer Observer     // may be nil
@@ -84,6 +87,7 @@ type Timing struct {
 	LeaderWait time.Duration // 3 s: how long Propose and Barrier look for a leader
 	Fresh      time.Duration // 200 ms: between two checks that this node is up to date
 	Tend       time.Duration // 250 ms: between two looks of the leader at its members
+	Skew       time.Duration // 30 s: a node whose clock is further from a majority's proposes nothing, see Node.Clock
 
 	// SnapshotBytes of log since the last snapshot cause one: 64 MiB. SnapshotEntries likewise: 8192.
 	SnapshotBytes   uint64
@@ -110,6 +114,7 @@ func (t Timing) withDefaults() Timing {
 	t.LeaderWait = cmp.Or(t.LeaderWait, 3*time.Second)
 	t.Fresh = cmp.Or(t.Fresh, 200*time.Millisecond)
 	t.Tend = cmp.Or(t.Tend, 250*time.Millisecond)
+	t.Skew = cmp.Or(t.Skew, 30*time.Second)
 	t.SnapshotBytes = cmp.Or(t.SnapshotBytes, 64<<20)
 	t.SnapshotEntries = cmp.Or(t.SnapshotEntries, 8192)
 	t.TrailingEntries = cmp.Or(t.TrailingEntries, 1024)
@@ -120,6 +125,9 @@ func (c Config) prepare() (Config, error) {
 	c.Timing = c.Timing.withDefaults()
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
 	}
 	if c.Observer == nil {
 		c.Observer = silent{}

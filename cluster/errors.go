@@ -23,6 +23,8 @@ var (
 	ErrNotMember = errors.New("node is not a member")
 	// ErrLastVoter means that the change would leave the cluster without a voter.
 	ErrLastVoter = errors.New("node is the last voter")
+	// ErrClock means that this node's clock is not within Timing.Skew of a majority's. Nothing was proposed.
+	ErrClock = errors.New("clock is not right")
 	// ErrClosed means that the node has stopped.
 	ErrClosed = errors.New("node has stopped")
 )

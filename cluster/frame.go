@@ -33,7 +33,8 @@ const (
 	askAdmit     = 6 // id length u8 | id | host:port
 	askRemove    = 7 // id
 	askStepDown  = 8
-	askDiverged  = 9 // index u64: your state differs from the majority's
+	askDiverged  = 9  // index u64: your state differs from the majority's
+	askClock     = 10 // -> ns since 1970 u64
 )
 
 // Statuses of answers. The list only grows.

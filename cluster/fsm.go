@@ -22,7 +22,7 @@ type fsm struct {
 	configured func(raft.Configuration, uint64)
 	samples    samples
 	saved      func(bytes int64, took time.Duration) // is told of each snapshot saved
-	busy       atomic.Int64                          // when the Apply now running began, ns since 1970; 0 = none
+	busy       atomic.Pointer[time.Time]             // when the Apply now running began; nil = none
 
 	mu      sync.Mutex // guards all below
 	held    uint64     // the machine's own index: entries up to it are not applied again
@@ -83,8 +83,9 @@ func (f *fsm) applyGroup(entry *raft.Log) ([][]byte, error) {
 	if err != nil || len(group) == 0 {
 		return nil, err
 	}
-	f.busy.Store(time.Now().UnixNano())
-	defer f.busy.Store(0)
+	began := time.Now()
+	f.busy.Store(&began)
+	defer f.busy.Store(nil)
 	results, err := f.machine.Apply(entry.Index, group)
 	if err == nil && len(results) != len(group) {
 		err = fmt.Errorf("machine gave %d results for %d entries", len(results), len(group))

@@ -36,6 +36,7 @@ type Node struct {
 	leaderReads *rounds // of the leader: confirms that it is one
 	settled     atomic.Uint64
 	fresh       atomic.Pointer[time.Time]
+	clocks      *clocks
 
 	accepting sync.WaitGroup // the one goroutine that accepts
 	serving   sync.WaitGroup // one for each stream with questions
@@ -61,7 +62,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n := &Node{id: cfg.ID, cfg: cfg, logger: cfg.Logger, observer: cfg.Observer, network: cfg.Network,
 		over: make(chan struct{}), changed: make(chan struct{}), failed: make(chan struct{}),
-		removed: map[string]bool{}, known: map[string]bool{}}
+		removed: map[string]bool{}, known: map[string]bool{}, clocks: newClocks(cfg.Clock, cfg.Timing.Skew)}
 	if n.network == nil {
 		if n.network, err = transport.Listen(cfg.Listener, cfg.TLS, cfg.Logger); err != nil {
 			return nil, errors.Join(err, cfg.Listener.Close())

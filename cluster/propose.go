@@ -170,14 +170,17 @@ func await(future raft.ApplyFuture) (uint64, [][]byte, error) {
 // applied it too. It is safe for concurrent use; entries that arrive together share an fsync. entry must not be
 // changed until Propose returns.
 //
-// Errors: ErrNoLeader, ErrOverloaded and ErrTooLarge mean that nothing was proposed; ErrOutcomeUnknown that the
-// entry may have been applied.
+// Errors: ErrNoLeader, ErrClock, ErrOverloaded and ErrTooLarge mean that nothing was proposed; ErrOutcomeUnknown that
+// the entry may have been applied.
 func (n *Node) Propose(ctx context.Context, entry []byte) ([]byte, error) {
 	if len(entry) > MaxEntry {
 		return nil, fmt.Errorf("%w: %d bytes of at most %d", ErrTooLarge, len(entry), MaxEntry)
 	}
 	var result []byte
 	err := n.withLeader(ctx, func() error {
+		if err := n.Clock(); err != nil { // what has had its time by a clock that is off must not end on all nodes
+			return err
+		}
 		got := n.proposeOnce(ctx, entry)
 		result = got.result
 		return got.err
@@ -231,7 +234,7 @@ func isTyped(err error) bool {
 	return false
 }
 
-// withLeader calls try again while it fails with ErrNoLeader, until Timing.LeaderWait or ctx is over.
+// withLeader calls try again while it fails with ErrNoLeader or ErrClock, until Timing.LeaderWait or ctx is over.
 func (n *Node) withLeader(ctx context.Context, try func() error) error {
 	limit := time.NewTimer(n.cfg.Timing.LeaderWait)
 	defer limit.Stop()
@@ -241,7 +244,7 @@ func (n *Node) withLeader(ctx context.Context, try func() error) error {
 			return errors.Join(ErrNoLeader, err)
 		}
 		err := try()
-		if !errors.Is(err, ErrNoLeader) {
+		if !errors.Is(err, ErrNoLeader) && !errors.Is(err, ErrClock) {
 			return err
 		}
 		select {

@@ -29,6 +29,7 @@ func (n *Node) Run(ctx context.Context) error {
 	busy.Go(func() { n.keepSnapshots(inner) })
 	busy.Go(func() { n.tend(inner) })
 	busy.Go(func() { n.keepFresh(inner) })
+	busy.Go(func() { n.keepTime(inner) })
 	select {
 	case <-ctx.Done():
 		n.handOver()
@@ -177,8 +178,8 @@ func (n *Node) keepSnapshots(ctx context.Context) {
 // would keep a leader in office that can do nothing.
 func (n *Node) watchStall() {
 	hangs := n.store.Log.Busy()
-	if since := n.fsm.busy.Load(); since != 0 {
-		hangs = max(hangs, time.Since(time.Unix(0, since)))
+	if since := n.fsm.busy.Load(); since != nil {
+		hangs = max(hangs, time.Since(*since))
 	}
 	stalled, muted := hangs > n.cfg.Timing.Stall, n.streams.isMuted()
 	switch {

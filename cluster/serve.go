@@ -131,6 +131,8 @@ func (n *Node) answer(ctx context.Context, peer string, question frame) ([]byte,
 		return indexBody(index), err
 	case askTerm:
 		return indexBody(n.raft.CurrentTerm()), nil
+	case askClock:
+		return indexBody(uint64(n.clocks.wall().UnixNano())), nil
 	case askStatus:
 		return n.status().encode(), nil
 	case askDemoted:

@@ -73,7 +73,8 @@ func (n *Node) askStates(ctx context.Context) map[string]status {
 	return states
 }
 
-// guide takes one member a step further on the way demoted, told so, up to date, promoted.
+// guide takes one member a step further on the way demoted, told so, up to date, promoted. One whose clock is off gets
+// no vote: it would be one less for the clocks that are right.
 func (n *Node) guide(ctx context.Context, server raft.Server, state status, reached uint64) {
 	id, err := string(server.ID), error(nil)
 	switch {
@@ -83,7 +84,7 @@ func (n *Node) guide(ctx context.Context, server raft.Server, state status, reac
 	case server.Suffrage == raft.Voter:
 	case state.outside && state.demoted == 0:
 		err = n.tellDemoted(ctx, id, state.incarnation)
-	case state.last >= reached && reached > 0:
+	case state.last >= reached && reached > 0 && n.clocks.agree(id):
 		n.logger.Info("a member is up to date: it becomes a voter", "node", id)
 		err = n.change(func() raft.IndexFuture { return n.raft.AddVoter(server.ID, server.Address, 0, 0) })
 	}

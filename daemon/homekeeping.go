@@ -111,6 +111,9 @@ func (m *member) renewOnce(ctx context.Context) error {
 	if time.Until(leaf.NotAfter) > leaf.NotAfter.Sub(leaf.NotBefore)/3 {
 		return nil
 	}
+	if err := m.raft.Clock(); err != nil { // a certificate of a time to come would shut the node out
+		return err
+	}
 	fingerprint, ok := pki.HSMFingerprint(leaf)
 	if !ok {
 		return errors.New("it is bound to no HSM")

@@ -54,6 +54,9 @@ func (n *node) joinCluster(ctx context.Context, request *warderv1.SystemServiceJ
 	if err := await(ctx, "catch up with the cluster", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
 		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", err)
 	}
+	if err := await(ctx, "have its clock confirmed by the members", func() bool { return m.raft.Clock() == nil }); err != nil {
+		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", errors.Join(m.raft.Clock(), err))
+	}
 	if err := m.server.Reload(ctx); err != nil {
 		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", err)
 	}

@@ -224,6 +224,9 @@ func (m *member) problems() []string {
 	if err := m.log.Healthy(); err != nil {
 		found = append(found, err.Error())
 	}
+	if err := m.raft.Clock(); err != nil {
+		found = append(found, "the node's clock: "+err.Error())
+	}
 	if stale := m.raft.Staleness(); stale > m.node.cfg.Staleness {
 		found = append(found, fmt.Sprintf("the node last knew itself up to date %s ago", stale.Round(time.Millisecond)))
 	}
@@ -239,6 +242,8 @@ func (m *member) ready() error {
 		return errors.New("audit log unavailable")
 	case m.server.Unread() != nil:
 		return errors.New("state unreadable")
+	case m.raft.Clock() != nil:
+		return errors.New("clock")
 	case m.raft.Staleness() > m.node.cfg.Staleness:
 		return errors.New("not up to date")
 	}

@@ -17,6 +17,7 @@ type Cluster struct {
 	t       testing.TB
 	dir     string
 	timing  cluster.Timing
+	clock   func(id string) time.Time
 	logger  *slog.Logger
 	Fabric  *Fabric
 	members map[string]*member
@@ -35,6 +36,9 @@ type Option func(*Cluster)
 // WithTiming sets the nodes' timing.
 func WithTiming(timing cluster.Timing) Option { return func(c *Cluster) { c.timing = timing } }
 
+// WithClocks gives each node a wall clock of its own.
+func WithClocks(clock func(id string) time.Time) Option { return func(c *Cluster) { c.clock = clock } }
+
 // WithLogs sends the nodes' messages to the standard error, for a look at one test.
 func WithLogs() Option {
 	return func(c *Cluster) {
@@ -47,6 +51,7 @@ func WithLogs() Option {
 func New(t testing.TB, n int, options ...Option) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, dir: t.TempDir(), Fabric: NewFabric(), members: map[string]*member{}, logger: slog.New(slog.DiscardHandler)}
+	c.clock = func(string) time.Time { return time.Now() }
 	for _, option := range options {
 		option(c)
 	}
@@ -87,7 +92,7 @@ func (c *Cluster) Open(id string) (*cluster.Node, error) { return c.open(id, fal
 
 func (c *Cluster) open(id string, bootstrap bool) (*cluster.Node, error) {
 	return cluster.Open(cluster.Config{ID: id, Dir: c.Dir(id), Advertise: advertise(id), Machine: c.members[id].machine,
-		Network: c.Fabric.Join(id), Bootstrap: bootstrap, Timing: c.timing, Logger: c.logger.With("node", id)})
+		Network: c.Fabric.Join(id), Bootstrap: bootstrap, Timing: c.timing, Clock: func() time.Time { return c.clock(id) }, Logger: c.logger.With("node", id)})
 }
 
 // Start runs a node that does not run.

@@ -27,10 +27,10 @@ type Log struct {
 	mark  *mark
 	cache recent
 
-	last     atomic.Pointer[position] // of the log's end; {0 0} when it is empty
-	appended atomic.Uint64            // bytes since open
-	busy     atomic.Int64             // when the write now running began, ns since 1970; 0 = none
-	dirty    chan struct{}            // capacity 1: the mark is behind
+	last     atomic.Pointer[position]  // of the log's end; {0 0} when it is empty
+	appended atomic.Uint64             // bytes since open
+	busy     atomic.Pointer[time.Time] // when the write now running began; nil = none
+	dirty    chan struct{}             // capacity 1: the mark is behind
 	stop     chan struct{}
 	done     sync.WaitGroup
 
@@ -147,8 +147,8 @@ func (l *Log) Appended() uint64 { return l.appended.Load() }
 
 // Busy gives for how long the write now running has been, 0 when none is.
 func (l *Log) Busy() time.Duration {
-	if since := l.busy.Load(); since != 0 {
-		return time.Since(time.Unix(0, since))
+	if since := l.busy.Load(); since != nil {
+		return time.Since(*since)
 	}
 	return 0
 }
@@ -253,8 +253,9 @@ func (l *Log) write(change func() error) error {
 	if err := l.Failed(); err != nil {
 		return err
 	}
-	l.busy.Store(time.Now().UnixNano())
-	defer l.busy.Store(0)
+	began := time.Now()
+	l.busy.Store(&began)
+	defer l.busy.Store(nil)
 	if err := change(); err != nil {
 		return l.fail(fmt.Errorf("write the log in %s: %w", l.dir, err))
 	}

@@ -56,6 +56,7 @@ func errorTable() []row {
 		{errForeign, warderv1.Reason_REASON_NAMESPACE_FOREIGN, true},
 		{errSealed, warderv1.Reason_REASON_SEALED, true},
 		{errUnread, warderv1.Reason_REASON_STALE, true},
+		{errClock, warderv1.Reason_REASON_STALE, true},
 		{errStale, warderv1.Reason_REASON_STALE, true},
 		{errAudit, warderv1.Reason_REASON_AUDIT_UNAVAILABLE, false},
 		{ErrField, warderv1.Reason_REASON_INVALID_ARGUMENT, true},
@@ -140,6 +141,7 @@ func errorTable() []row {
 
 		{keyring.ErrSealed, warderv1.Reason_REASON_SEALED, false},
 		{cluster.ErrNoLeader, warderv1.Reason_REASON_NO_LEADER, false},
+		{cluster.ErrClock, warderv1.Reason_REASON_STALE, false},
 		{cluster.ErrOutcomeUnknown, warderv1.Reason_REASON_OUTCOME_UNKNOWN, false},
 		{cluster.ErrOverloaded, warderv1.Reason_REASON_OVERLOADED, false},
 		{cluster.ErrClosed, warderv1.Reason_REASON_SHUTTING_DOWN, false},

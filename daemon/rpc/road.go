@@ -34,6 +34,7 @@ var (
 	errForeign         = errors.New("the resource is in another namespace than the caller")
 	errSealed          = errors.New("the node is sealed: it holds no keys, and answers nothing else")
 	errStale           = errors.New("this node has not heard from a leader for too long to answer")
+	errClock           = errors.New("this node's clock is not right, or not confirmed by a majority yet: it cannot tell what has expired")
 	errUnread          = errors.New("this node has not read yet, or cannot read, the identities, policies and token keys that it decides by")
 	errTokenNeeded     = errors.New("a workload or device needs a token for this: ask TokenService.IssueToken for one")
 	errTokenScope      = errors.New("the token's grants do not cover this action on this resource")
@@ -154,6 +155,8 @@ func (s *Server) serving(ctx context.Context, row method) error {
 		return errSealed
 	case s.Unread() != nil:
 		return errUnread
+	case s.Cluster.Clock() != nil:
+		return errClock // without the figure: the caller is not known yet
 	}
 	return s.catchUp(ctx)
 }

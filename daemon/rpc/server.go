@@ -37,6 +37,7 @@ type Cluster interface {
 	Leader() (id, address string)
 	IsLeader() bool
 	Staleness() time.Duration
+	Clock() error
 	Admit(ctx context.Context, id, address string) error
 	Remove(ctx context.Context, id string) error
 	StepDown(ctx context.Context) error
