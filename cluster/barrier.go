@@ -13,7 +13,7 @@ import (
 // rounds lets all who wait share one answer: whoever comes while a round runs waits for the next, which begins after
 // they came. run must not return an answer that is older than its own beginning.
 type rounds struct {
-	run     func(context.Context) (uint64, error)
+	run     func(context.Context) (place, error)
 	running sync.WaitGroup
 
 	mu   sync.Mutex // guards all below
@@ -23,14 +23,14 @@ type rounds struct {
 }
 
 type round struct {
-	done  chan struct{}
-	index uint64
-	err   error
+	done chan struct{}
+	at   place
+	err  error
 }
 
 const roundTime = 2 * time.Second
 
-func (r *rounds) join(ctx context.Context) (uint64, error) {
+func (r *rounds) join(ctx context.Context) (place, error) {
 	r.mu.Lock()
 	if r.next == nil {
 		r.next = &round{done: make(chan struct{})}
@@ -40,9 +40,9 @@ func (r *rounds) join(ctx context.Context) (uint64, error) {
 	r.mu.Unlock()
 	select {
 	case <-mine.done:
-		return mine.index, mine.err
+		return mine.at, mine.err
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return place{}, context.Cause(ctx)
 	}
 }
 
@@ -61,7 +61,7 @@ func (r *rounds) launch() {
 	r.busy = true
 	r.running.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), roundTime)
-		current.index, current.err = r.run(ctx)
+		current.at, current.err = r.run(ctx)
 		cancel()
 		close(current.done)
 		r.mu.Lock()
@@ -85,11 +85,11 @@ func (r *rounds) close() {
 func (n *Node) Barrier(ctx context.Context) error {
 	return n.withLeader(ctx, func() error {
 		began := time.Now()
-		index, err := n.reads.join(ctx)
+		at, err := n.reads.join(ctx)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrNoLeader, err)
 		}
-		if err := n.fsm.wait(ctx, index); err != nil {
+		if err := n.follow(ctx, at); err != nil {
 			return err
 		}
 		n.freshen(began)
@@ -97,37 +97,38 @@ func (n *Node) Barrier(ctx context.Context) error {
 	})
 }
 
-// readIndex gives an index that covers everything acknowledged before it was called.
-func (n *Node) readIndex(ctx context.Context) (uint64, error) {
+// readIndex gives a place that covers everything acknowledged before it was called.
+func (n *Node) readIndex(ctx context.Context) (place, error) {
 	if n.IsLeader() {
 		return n.leaderReads.join(ctx)
 	}
 	answer, err := n.askLeader(ctx, askReadIndex, nil)
 	if err != nil {
-		return 0, err
+		return place{}, err
 	}
-	index, _, err := bodyIndex(answer)
-	return index, err
+	at, _, err := bodyPlace(answer)
+	return at, err
 }
 
-// confirmRead is the leader's side: the commit index of a moment at which this node was the leader. Raft's own
+// confirmRead is the leader's side: the place of the commit index of a moment at which this node was the leader. Raft's own
 // VerifyLeader also counts answers to messages sent before it was called (a leader that was suspended would find
 // such answers waiting); so the members are asked for their terms. A majority whose terms were not above ours after
 // the question came has not elected another leader before it (Raft, section 6.4 of Ongaro's thesis).
-func (n *Node) confirmRead(ctx context.Context) (uint64, error) {
+func (n *Node) confirmRead(ctx context.Context) (place, error) {
 	term := n.raft.CurrentTerm()
 	// The commit index covers earlier terms only when an entry of this term is committed (Raft, section 8).
 	if !n.IsLeader() || n.settled.Load() != term {
-		return 0, ErrNoLeader
+		return place{}, ErrNoLeader
 	}
 	index := n.raft.CommitIndex()
 	if err := n.confirmTerm(ctx, term); err != nil {
-		return 0, err
+		return place{}, err
 	}
 	if !n.IsLeader() || n.raft.CurrentTerm() != term {
-		return 0, ErrNoLeader
+		return place{}, ErrNoLeader
 	}
-	return index, nil
+	// The entry of this term that is committed comes no later than this one, which is of this term too, then.
+	return place{index, term}, nil
 }
 
 // confirmTerm asks all voters for their terms, and returns when a majority, this node included, is at term.

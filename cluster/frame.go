@@ -25,8 +25,8 @@ const (
 
 // Kinds of questions. The list only grows.
 const (
-	askPropose   = 1 // entry -> index u64 | result
-	askReadIndex = 2 // -> index u64
+	askPropose   = 1 // entry -> place | result
+	askReadIndex = 2 // -> place
 	askTerm      = 3 // -> term u64
 	askStatus    = 4 // -> status
 	askDemoted   = 5 // incarnation 16 bytes | index u64
@@ -116,6 +116,21 @@ func bodyIndex(body []byte) (uint64, []byte, error) {
 		return 0, nil, errFrame
 	}
 	return binary.BigEndian.Uint64(body), body[8:], nil
+}
+
+// place is an entry's in the log: its index u64 and the term u64 in which it was proposed. No two entries share one (Raft,
+// section 5.3).
+type place struct{ index, term uint64 }
+
+func (p place) body() []byte { return binary.BigEndian.AppendUint64(indexBody(p.index), p.term) }
+
+func bodyPlace(body []byte) (place, []byte, error) {
+	index, rest, err := bodyIndex(body)
+	if err != nil {
+		return place{}, nil, err
+	}
+	term, rest, err := bodyIndex(rest)
+	return place{index, term}, rest, err
 }
 
 // status is what a member says of itself.

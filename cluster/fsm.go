@@ -40,6 +40,7 @@ func newFSM(machine Machine, fail func(error), configured func(raft.Configuratio
 
 // applied is what a Raft entry's future carries on the leader.
 type appliedGroup struct {
+	term    uint64 // in which the entry was proposed
 	results [][]byte
 	err     error
 }
@@ -50,7 +51,7 @@ func (f *fsm) ApplyBatch(entries []*raft.Log) []any {
 	out := make([]any, len(entries))
 	for i, entry := range entries {
 		results, err := f.apply(entry)
-		out[i] = appliedGroup{results, err}
+		out[i] = appliedGroup{entry.Term, results, err}
 	}
 	return out
 }

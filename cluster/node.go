@@ -35,6 +35,7 @@ type Node struct {
 	reads       *rounds // of this node: asks the leader, or itself
 	leaderReads *rounds // of the leader: confirms that it is one
 	settled     atomic.Uint64
+	told        atomic.Uint64 // the highest index that commit was called with
 	fresh       atomic.Pointer[time.Time]
 	clocks      *clocks
 

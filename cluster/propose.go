@@ -18,7 +18,7 @@ type proposal struct {
 }
 
 type outcome struct {
-	index  uint64
+	at     place
 	result []byte
 	err    error
 }
@@ -126,7 +126,7 @@ func (b *batcher) fly(group []*proposal) {
 	}
 	data, began := encodeGroup(entries), time.Now()
 	b.observer.Grouped(len(group), len(data))
-	index, results, err := await(b.apply(data))
+	at, results, err := await(b.apply(data))
 	if err == nil && len(results) != len(group) {
 		err = fmt.Errorf("%d results for %d entries: %w", len(results), len(group), ErrOutcomeUnknown)
 	}
@@ -142,28 +142,28 @@ func (b *batcher) fly(group []*proposal) {
 			p.done <- outcome{err: err}
 			continue
 		}
-		p.done <- outcome{index: index, result: results[i]}
+		p.done <- outcome{at: at, result: results[i]}
 	}
 }
 
 // await gives a Raft entry's outcome. hashicorp/raft says ErrNotLeader and ErrLeadershipTransferInProgress only of
 // entries that it has not appended; any other error leaves the outcome open.
-func await(future raft.ApplyFuture) (uint64, [][]byte, error) {
+func await(future raft.ApplyFuture) (place, [][]byte, error) {
 	err := future.Error()
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
-		return 0, nil, ErrNoLeader
+		return place{}, nil, ErrNoLeader
 	case err != nil:
-		return 0, nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+		return place{}, nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
 	applied, ok := future.Response().(appliedGroup)
 	if !ok {
-		return 0, nil, fmt.Errorf("%w: the machine gave no answer", ErrOutcomeUnknown)
+		return place{}, nil, fmt.Errorf("%w: the machine gave no answer", ErrOutcomeUnknown)
 	}
 	if applied.err != nil {
-		return 0, nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, applied.err)
+		return place{}, nil, fmt.Errorf("%w: %w", ErrOutcomeUnknown, applied.err)
 	}
-	return future.Index(), applied.results, nil
+	return place{future.Index(), applied.term}, applied.results, nil
 }
 
 // Propose has entry applied by every member's machine and gives this entry's result, when this node's machine has
@@ -199,14 +199,14 @@ func (n *Node) proposeOnce(ctx context.Context, entry []byte) outcome {
 	if err != nil {
 		return outcome{err: err}
 	}
-	index, result, err := bodyIndex(answer)
+	at, result, err := bodyPlace(answer)
 	if err == nil {
-		err = n.fsm.wait(ctx, index)
+		err = n.follow(ctx, at)
 	}
 	if err != nil {
 		return outcome{err: fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)}
 	}
-	return outcome{index: index, result: result}
+	return outcome{at: at, result: result}
 }
 
 // askLeader asks the leader of this moment. ErrNoLeader means that it was not asked, or that it is not the leader.

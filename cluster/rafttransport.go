@@ -175,6 +175,14 @@ func (t *raftTransport) filter() {
 	}
 }
 
+// deliver hands this node's Raft a message as though it had come over the network.
+func (t *raftTransport) deliver(message *raft.AppendEntriesRequest) {
+	select {
+	case t.incoming <- raft.RPC{Command: message, RespChan: make(chan raft.RPCResponse, 1)}:
+	case <-t.stop:
+	}
+}
+
 func isElection(command any) bool {
 	switch command.(type) {
 	case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest, *raft.TimeoutNowRequest:

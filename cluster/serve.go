@@ -127,8 +127,8 @@ func (n *Node) answer(ctx context.Context, peer string, question frame) ([]byte,
 		if !n.IsLeader() {
 			return nil, ErrNoLeader
 		}
-		index, err := n.leaderReads.join(ctx)
-		return indexBody(index), err
+		at, err := n.leaderReads.join(ctx)
+		return at.body(), err
 	case askTerm:
 		return indexBody(n.raft.CurrentTerm()), nil
 	case askClock:
@@ -164,7 +164,7 @@ func (n *Node) answerPropose(ctx context.Context, entry []byte) ([]byte, error) 
 	if got.err != nil {
 		return nil, got.err
 	}
-	return append(indexBody(got.index), got.result...), nil
+	return append(got.at.body(), got.result...), nil
 }
 
 func (n *Node) answerDemoted(body []byte) error {

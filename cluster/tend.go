@@ -96,14 +96,14 @@ func (n *Node) guide(ctx context.Context, server raft.Server, state status, reac
 // tellDemoted tells a non-voter an index at which it was one. A group that is committed after the configuration was
 // read shows that this configuration is committed; only this goroutine promotes, so that no later one came between.
 func (n *Node) tellDemoted(ctx context.Context, id string, incarnation [16]byte) error {
-	index, _, err := await(n.raft.Apply(encodeGroup(nil), 0))
+	at, _, err := await(n.raft.Apply(encodeGroup(nil), 0))
 	if err != nil {
 		return err
 	}
 	if server, ok := n.server(id); !ok || server.Suffrage == raft.Voter {
 		return nil
 	}
-	_, err = n.links.control(ctx, id, askDemoted, append(incarnation[:len(incarnation):len(incarnation)], indexBody(index)...))
+	_, err = n.links.control(ctx, id, askDemoted, append(incarnation[:len(incarnation):len(incarnation)], indexBody(at.index)...))
 	return err
 }
 
