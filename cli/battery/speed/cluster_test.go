@@ -37,7 +37,7 @@ type three struct {
 func (c *three) writes(t testing.TB) {
 	t.Helper()
 	long := time.Duration(times(200, 3000)) * time.Millisecond
-	r := &table{title: "Durable writes, three nodes", head: []string{"writers", "through", "a second", "of D", "goal", "of the leader's", "p50 ms", "p99 ms", "p99.9 ms"}}
+	r := &table{title: "Durable writes, three nodes", head: []string{"writers", "through", "a second", "of D", "goal", "of the leader's", "CPU of all nodes, µs", "p50 ms", "p99 ms", "p99.9 ms"}}
 	goal := map[int]string{256: "7", 64: "3", 1: "0.2"}
 	operator := c.at.Certificate(t)
 	for _, writers := range []int{1, 16, 64, 256} {
@@ -46,17 +46,32 @@ func (c *three) writes(t testing.TB) {
 		var byLeader, byFollower series
 		for range times(1, 5) {
 			disk = append(disk, floorD(t, c.at.Dir, long/3))
-			byLeader = append(byLeader, offer(t, c.leader, direct, 0, long, c.writer.request))
-			byFollower = append(byFollower, offer(t, c.follower, forwarded, 0, long, c.writer.request))
+			byLeader = append(byLeader, c.everybody(t, func() figures { return offer(t, c.leader, direct, 0, long, c.writer.request) }))
+			byFollower = append(byFollower, c.everybody(t, func() figures { return offer(t, c.follower, forwarded, 0, long, c.writer.request) }))
 		}
 		hangUp(direct, forwarded)
-		r.add(fmt.Sprint(writers), "leader", spread(byLeader.of(perSecond)), spread(ratios(byLeader.inRounds(perSecond), disk)), goal[writers], "1",
+		r.add(fmt.Sprint(writers), "leader", spread(byLeader.of(perSecond)), spread(ratios(byLeader.inRounds(perSecond), disk)), goal[writers], "1", spread(byLeader.of(cpu)),
 			latency(byLeader, p50), latency(byLeader, p99), latency(byLeader, p999))
 		r.add("", "follower", spread(byFollower.of(perSecond)), spread(ratios(byFollower.inRounds(perSecond), disk)), "",
-			spread(ratios(byFollower.inRounds(perSecond), byLeader.inRounds(perSecond)))+", goal 0.67", latency(byFollower, p50), latency(byFollower, p99), latency(byFollower, p999))
-		r.add("", "floor D, 1 writer", spread(disk), "1", "", "", "", "", "")
+			spread(ratios(byFollower.inRounds(perSecond), byLeader.inRounds(perSecond)))+", goal 0.67", spread(byFollower.of(cpu)), latency(byFollower, p50), latency(byFollower, p99), latency(byFollower, p999))
+		r.add("", "floor D, 1 writer", spread(disk), "1", "", "", "", "", "", "")
 	}
 	r.show(t)
+}
+
+// everybody gives the figures of an offer with the processors' time of all nodes: a write is work for each.
+func (c *three) everybody(t testing.TB, offered func() figures) figures {
+	t.Helper()
+	sum := func() (used time.Duration) {
+		for _, n := range c.at.Nodes {
+			used += serverOf(n).processors(t)
+		}
+		return used
+	}
+	before, began := sum(), time.Now()
+	f := offered()
+	f.cpu = (sum() - before).Seconds() * 1e6 / max(1, f.perSecond*time.Since(began).Seconds())
+	return f
 }
 
 func (c *three) reads(t testing.TB) {
