@@ -156,22 +156,24 @@ func eachRow(txn *badger.Txn, prefix []byte, fn func(key []byte, r row) error) e
 
 // eachRowFrom is eachRow from the key start on. Key and row are valid until fn
 // returns. Values are not prefetched: Badger does that on goroutines that
-// nothing guards.
+// nothing guards. They are copied: Badger holds a lock on the file of a value
+// that is looked at in place, which a writer that has filled that file waits
+// for, and behind the writer every other reader, fn among them.
 func eachRowFrom(txn *badger.Txn, prefix, start []byte, fn func(key []byte, r row) error) error {
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
 	defer it.Close()
+	var value []byte
 	for it.Seek(start); it.Valid(); it.Next() {
 		item := it.Item()
 		key := item.Key()
 		if len(key) == 1 && key[0] == byte(spaceState) {
 			continue
 		}
-		ours := false
-		err := item.Value(func(v []byte) error { ours = true; return fn(key, row(v)) })
-		if err != nil && !ours {
+		var err error
+		if value, err = item.ValueCopy(value); err != nil {
 			return fmt.Errorf("%w: row %x: %w", ErrDamaged, key, err)
 		}
-		if err != nil {
+		if err := fn(key, row(value)); err != nil {
 			return err
 		}
 	}
