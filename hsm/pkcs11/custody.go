@@ -135,10 +135,11 @@ func (e *engine) createKEK(id []byte) ([][]byte, error) {
 		if err == nil {
 			return nil, e.errorf(hsm.ErrBadInput, "has a KEK %s already", hexID(id))
 		}
-		if isNotFound(err) {
-			_, err = e.generateKEK(s, id, true)
+		if !isNotFound(err) {
+			return nil, err
 		}
-		return nil, err
+		_, err = e.generateKEK(s, id, true)
+		return nil, e.heed(kekName(id), hsm.Fingerprint{}, err)
 	})
 }
 
@@ -203,7 +204,7 @@ func (e *engine) importKEK(id, wrapped []byte) ([][]byte, error) {
 		if err := e.readBack(s, "KEK", kek, true); err != nil {
 			return nil, err
 		}
-		return nil, e.mustBeAES256(s, kek)
+		return nil, e.heed(kekName(id), hsm.Fingerprint{}, e.mustBeAES256(s, kek))
 	})
 }
 

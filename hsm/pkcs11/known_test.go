@@ -37,44 +37,81 @@ func (w *working) added(t *testing.T, do func() error) []string {
 	return slices.DeleteFunc(w.files(t), func(file string) bool { return slices.Contains(before, file) })
 }
 
-// TestEachDeletedKeyIsNoticed deletes one key after the other under an open token and puts it back: the token names the
+// TestEachDeletedKeyIsNoticed deletes a key under an open token that just made it, and puts it back: the token names the
 // key, makes none in its place, and works again.
 func TestEachDeletedKeyIsNoticed(t *testing.T) {
-	w := newWorking(t)
-	ctx, id := t.Context(), hsm.KEKID{2}
-	var root hsm.RootKey
-	keys := map[string][]string{
-		"warder-transport":   w.added(t, func() error { _, err := w.TransportKey(ctx); return err }),
-		"kek " + id.String(): w.added(t, func() error { return w.CreateKEK(ctx, id) }),
-	}
-	made := w.added(t, func() (err error) { root, err = w.CreateRootKey(ctx, "another"); return err })
-	keys[root.Fingerprint().String()] = made
-	for name, files := range keys {
-		t.Run(name, func(t *testing.T) {
+	id := hsm.KEKID{2}
+	for what, make := range map[string]func(t *testing.T, w *working) (name string, err error){
+		"transport key": func(t *testing.T, w *working) (string, error) {
+			_, err := w.TransportKey(t.Context())
+			return "warder-transport", err
+		},
+		"KEK": func(t *testing.T, w *working) (string, error) {
+			return "kek " + id.String(), w.CreateKEK(t.Context(), id)
+		},
+		"imported KEK": func(t *testing.T, w *working) (string, error) {
+			return "kek " + id.String(), w.adoptKEK(t, id)
+		},
+		"root key": func(t *testing.T, w *working) (string, error) {
+			root, err := w.CreateRootKey(t.Context(), "another")
+			return root.Fingerprint().String(), err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorking(t)
+			var name string
+			files := w.added(t, func() (err error) { name, err = make(t, w); return err })
+			if len(files) == 0 {
+				t.Fatal("no object was made")
+			}
 			for _, file := range files {
 				w.move(t, file, file+".away")
 			}
-			left := len(w.files(t))
-			w.eventually(t, "it names the key", func() bool {
-				err := w.Check(ctx)
-				return errors.Is(err, hsm.ErrUnavailable) && strings.Contains(err.Error(), name) && strings.Contains(err.Error(), label)
-			})
-			for range 3 {
-				_, transportErr := w.TransportKey(ctx)
-				for _, err := range []error{w.Check(ctx), transportErr, w.CreateKEK(ctx, id), w.works(t)} {
-					if !errors.Is(err, hsm.ErrUnavailable) {
-						t.Errorf("got %v, want %v", err, hsm.ErrUnavailable)
-					}
-				}
-			}
-			if n := len(w.files(t)); n != left {
-				t.Errorf("%d objects were made in the place of a key that is gone", n-left)
-			}
+			w.misses(t, name, id)
 			for _, file := range files {
 				w.move(t, file+".away", file)
 			}
 			w.eventually(t, "it works again", func() bool { return w.works(t) == nil })
 		})
+	}
+}
+
+// adoptKEK imports a KEK that another token made.
+func (w *working) adoptKEK(t *testing.T, id hsm.KEKID) error {
+	t.Helper()
+	other := open(t, softToken(t))
+	to, err := w.TransportKey(t.Context())
+	if err != nil {
+		return err
+	}
+	if err := other.CreateKEK(t.Context(), id); err != nil {
+		return err
+	}
+	wrapped, err := other.ExportKEK(t.Context(), id, to)
+	if err != nil {
+		return err
+	}
+	return w.ImportKEK(t.Context(), id, wrapped)
+}
+
+// misses sees the token miss a key by its name, and make nothing.
+func (w *working) misses(t *testing.T, name string, id hsm.KEKID) {
+	t.Helper()
+	ctx, left := t.Context(), len(w.files(t))
+	w.eventually(t, "it names the key", func() bool {
+		err := w.Check(ctx)
+		return errors.Is(err, hsm.ErrUnavailable) && strings.Contains(err.Error(), name) && strings.Contains(err.Error(), label)
+	})
+	for range 3 {
+		_, transportErr := w.TransportKey(ctx)
+		for _, err := range []error{w.Check(ctx), transportErr, w.CreateKEK(ctx, id), w.works(t)} {
+			if !errors.Is(err, hsm.ErrUnavailable) {
+				t.Errorf("got %v, want %v", err, hsm.ErrUnavailable)
+			}
+		}
+	}
+	if n := len(w.files(t)); n != left {
+		t.Errorf("%d objects were made in the place of a key that is gone", n-left)
 	}
 }
 
