@@ -157,7 +157,7 @@ func (m *member) run(ctx context.Context) error {
 	// The services stop before the cluster does: they may still be proposing.
 	group, inner := errgroup.WithContext(ctx)
 	services := []func(context.Context) error{
-		m.registry.Run, m.policies.Run, m.tokens.Run, m.keys.Run, m.credentials.Run, m.keeper.Run, m.renew, m.rememberPeers, m.sweep, m.authority.Run, m.followRoots,
+		m.store.Run, m.registry.Run, m.policies.Run, m.tokens.Run, m.keys.Run, m.credentials.Run, m.keeper.Run, m.renew, m.rememberPeers, m.sweep, m.authority.Run, m.followRoots,
 		func(ctx context.Context) error {
 			return m.anchors.Run(ctx, m.log, m.node.cfg.Audit.AnchorInterval, m.logger)
 		},

@@ -1,13 +1,13 @@
 package kv
 
-// markEvery is how many log entries may pass between two marks.
-const markEvery = 4096
+import "slices"
 
 // Apply applies one log entry: the batches that clients proposed, grouped. Each
 // has its own preconditions and its own result (see [DecodeResult]); one that
 // is refused, or is no batch at all, does not touch its neighbours, and a later
 // one sees what an earlier one did. What Apply does depends on the entries
-// before it and on nothing else. It returns when the change is on disk.
+// before it and on nothing else. It returns when the change is on
+// disk or, while [Store.Run] runs, when it can be read.
 //
 // An entry at or below [Store.Applied] is skipped with [StatusReplayed]
 // results, and so are the batches of an unfinished entry that were applied
@@ -42,54 +42,95 @@ func (s *Store) Apply(index uint64, entries [][]byte) (results [][]byte, err err
 	return results, nil
 }
 
-// apply applies what follows the batches that results has answers for. One
-// Badger transaction takes the whole entry, unless that is too large: then
-// several do, and the state says how far the entry got.
+// apply applies what follows the batches that results has answers for. One change takes the whole entry, unless that is
+// more than a transaction of Badger takes: then several do, and the state says how far the entry got.
 func (s *Store) apply(index uint64, entries, results [][]byte) ([][]byte, error) {
-	c := newChange(s.gen.db, s.state)
-	defer func() { c.txn.Discard() }()
-	c.state.index = index
-	for i := len(results); i < len(entries); i++ {
-		r, err := c.entry(entries[i])
-		if err != nil {
+	for last := false; !last; {
+		var err error
+		if results, last, err = s.applyPart(index, entries, results); err != nil {
 			return nil, err
 		}
-		results = append(results, r.Encode())
-		if c.full() && i+1 < len(entries) {
-			c.state.interrupt(s.state, i+1)
-			if err := s.commit(c); err != nil {
-				return nil, err
-			}
-			c.txn.Discard()
-			c = newChange(s.gen.db, s.state)
-		}
-	}
-	c.state.part, c.state.whole = 0, [32]byte{}
-	if err := s.commit(c); err != nil {
-		return nil, err
-	}
-	if index-s.marked >= markEvery {
-		return results, s.writeMark()
 	}
 	return results, nil
 }
 
-// commit writes the change durably, then lets readers and watchers see it.
-func (s *Store) commit(c *change) error {
-	if err := s.checkSpace(); err != nil {
+// applyPart applies as many batches as one change takes; last says whether it came to the entry's end.
+func (s *Store) applyPart(index uint64, entries, results [][]byte) (_ [][]byte, last bool, err error) {
+	before, err := s.view()
+	if err != nil {
+		return nil, false, err
+	}
+	defer before.release()
+	c := newChange(before, s.state)
+	c.state.index = index
+	for len(results) < len(entries) && !c.full() {
+		r, err := c.entry(entries[len(results)])
+		if err != nil {
+			return nil, false, err
+		}
+		results = append(results, r.Encode())
+	}
+	if last = len(results) == len(entries); last {
+		c.state.part, c.state.whole = 0, [32]byte{}
+	} else {
+		c.state.interrupt(s.state, len(results))
+	}
+	c.finish()
+	return results, last, s.take(c)
+}
+
+// take makes a change visible to readers and watchers, and durable: by itself, or behind by [Store.Run].
+func (s *Store) take(c *change) error {
+	if err := s.keep(c); err != nil {
 		return err
 	}
-	if err := c.commit(s.gen.db); err != nil {
-		return err
-	}
-	if err := s.gen.log.err(); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.state = c.state
-	s.mu.Unlock()
 	if len(c.touched) != 0 {
 		s.tell(c.touched)
 	}
+	return nil
+}
+
+func (s *Store) keep(c *change) error {
+	if !s.behind {
+		return s.through(c)
+	}
+	s.mu.Lock()
+	room := s.ahead.takes(c)
+	if room {
+		s.change++
+		s.ahead.add(s.change, c)
+		s.state = c.state
+	}
+	s.mu.Unlock()
+	switch {
+	case !room:
+		return s.through(c)
+	case slices.ContainsFunc(c.touched, func(t Target) bool { return t.Space.system() }):
+		return s.Flush() // what opens the node's keys is never behind what the node has heard of them
+	}
+	select {
+	case s.dirty <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// through writes a change to the disk, after all that came before it, and then shows it.
+func (s *Store) through(c *change) error {
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := s.flush(); err != nil {
+		return err
+	}
+	if err := s.save(c.rowsChanged, c.state, nil); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.change++
+	s.state = c.state
 	return nil
 }

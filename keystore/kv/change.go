@@ -3,16 +3,13 @@ package kv
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"math"
 	"slices"
-
-	"github.com/dgraph-io/badger/v4"
 )
 
 // change gathers what the batches of an entry do to the rows.
 type change struct {
-	txn     *badger.Txn // reads what was there before
+	before  *view // what was there; released by who opened it
 	cells   map[string]*cell
 	state   state
 	rows    int // that the transaction will write, at most
@@ -26,21 +23,26 @@ type cell struct {
 	weight   int
 }
 
-func newChange(db *badger.DB, st state) *change {
-	return &change{txn: db.NewTransaction(false), cells: map[string]*cell{}, state: st}
+// changed reports whether the row is another than it was.
+func (x *cell) changed() bool {
+	return string(x.old) != string(x.now) || (x.old == nil) != (x.now == nil)
+}
+
+func newChange(before *view, st state) *change {
+	return &change{before: before, cells: map[string]*cell{}, state: st}
 }
 
 func (c *change) cell(t Target) (*cell, error) {
-	key := string(t.rowKey())
-	if x, ok := c.cells[key]; ok {
+	key := t.rowKey()
+	if x, ok := c.cells[string(key)]; ok {
 		return x, nil
 	}
-	r, err := getRow(c.txn, []byte(key))
+	r, err := c.before.rowAt(key)
 	if err != nil {
 		return nil, err
 	}
 	x := &cell{old: r, now: r}
-	c.cells[key] = x
+	c.cells[string(key)] = x
 	return x, nil
 }
 
@@ -262,41 +264,28 @@ func (c *change) add(a Add) (int64, error) {
 	return v, c.set(a.Target, newCountRow(c.state.seq, uint64(v)))
 }
 
-// commit writes every changed row and the state in one transaction.
-func (c *change) commit(db *badger.DB) error {
-	txn := db.NewTransaction(true)
-	defer txn.Discard()
+// finish works the changed rows into the running hash and the number of rows.
+func (c *change) finish() {
 	for key, x := range c.cells {
-		if err := c.write(txn, []byte(key), x); err != nil {
-			return err
+		if !x.changed() {
+			continue
+		}
+		if x.old != nil {
+			c.state.sum.sub(rowDigest([]byte(key), x.old))
+			c.state.count--
+		}
+		if x.now != nil {
+			c.state.sum.add(rowDigest([]byte(key), x.now))
+			c.state.count++
 		}
 	}
-	if err := txn.Set([]byte{byte(spaceState)}, c.state.row()); err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	if err := txn.Commit(); err != nil {
-		return fmt.Errorf("commit index %d: %w", c.state.index, err)
-	}
-	return nil
 }
 
-func (c *change) write(txn *badger.Txn, key []byte, x *cell) (err error) {
-	if string(x.old) == string(x.now) {
-		return nil
+// rowsChanged yields each changed row as it is now, nil for one that is deleted.
+func (c *change) rowsChanged(yield func(key string, now row) bool) {
+	for key, x := range c.cells {
+		if x.changed() && !yield(key, x.now) {
+			return
+		}
 	}
-	if x.old != nil {
-		c.state.sum.sub(rowDigest(key, x.old))
-		c.state.count--
-	}
-	if x.now == nil {
-		err = txn.Delete(key)
-	} else {
-		c.state.sum.add(rowDigest(key, x.now))
-		c.state.count++
-		err = txn.Set(key, x.now)
-	}
-	if err != nil {
-		return fmt.Errorf("write row %x: %w", key, err)
-	}
-	return nil
 }

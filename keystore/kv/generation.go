@@ -47,19 +47,6 @@ func openGeneration(dir string, number uint64, log *slog.Logger, sync bool) (*ge
 	return g, nil
 }
 
-// acquire takes a reference; false when the generation is closed already.
-func (g *generation) acquire() bool {
-	for {
-		n := g.refs.Load()
-		if n == 0 {
-			return false
-		}
-		if g.refs.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
 // roomToClose is what Badger may write when it is closed: what is in memory, and in its log already. It writes into mapped
 // files, and there a disk without room is not an error but a fault that ends the process.
 const roomToClose = 2 * memTableSize
@@ -88,7 +75,7 @@ func (g *generation) scan() (st state, err error) {
 		if st, err = readState(txn); err != nil {
 			return err
 		}
-		return eachRow(txn, []byte{}, func(key []byte, r row) error {
+		return eachRow(txn, nil, nil, func(key []byte, r row) error {
 			t, err := parseRowKey(key)
 			if err != nil {
 				return fmt.Errorf("%w: row with key %x", ErrDamaged, key)
@@ -148,18 +135,13 @@ func getRow(txn *badger.Txn, key []byte) (row, error) {
 	return b, nil
 }
 
-// eachRow calls fn for every row whose key begins with prefix, but for the
-// state.
-func eachRow(txn *badger.Txn, prefix []byte, fn func(key []byte, r row) error) error {
-	return eachRowFrom(txn, prefix, prefix, fn)
-}
-
-// eachRowFrom is eachRow from the key start on. Key and row are valid until fn
+// eachRow calls fn for every row whose key begins with prefix, from the key
+// start on, but for the state. Key and row are valid until fn
 // returns. Values are not prefetched: Badger does that on goroutines that
 // nothing guards. They are copied: Badger holds a lock on the file of a value
 // that is looked at in place, which a writer that has filled that file waits
 // for, and behind the writer every other reader, fn among them.
-func eachRowFrom(txn *badger.Txn, prefix, start []byte, fn func(key []byte, r row) error) error {
+func eachRow(txn *badger.Txn, prefix, start []byte, fn func(key []byte, r row) error) error {
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
 	defer it.Close()
 	var value []byte
@@ -178,34 +160,4 @@ func eachRowFrom(txn *badger.Txn, prefix, start []byte, fn func(key []byte, r ro
 		}
 	}
 	return nil
-}
-
-// view is a consistent reading of the store. It must be released.
-type view struct {
-	gen *generation
-	txn *badger.Txn
-}
-
-// view opens a reading of all that is applied.
-func (s *Store) view() (*view, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.gen == nil || !s.gen.acquire() {
-		return nil, ErrClosed
-	}
-	return &view{gen: s.gen, txn: s.gen.db.NewTransaction(false)}, nil
-}
-
-func (v *view) release() {
-	v.txn.Discard()
-	v.gen.release()
-}
-
-// row reads one row, nil when there is none.
-func (v *view) row(t Target) (r row, err error) {
-	err = guarded(func() (err error) {
-		r, err = getRow(v.txn, t.rowKey())
-		return err
-	})
-	return r, err
 }

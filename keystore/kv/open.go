@@ -17,7 +17,7 @@ import (
 // after the last mark is what the log replays (see [Store.Applied]).
 // [SetAside] moves a damaged store out of the way.
 func OpenStore(cfg StoreConfig) (*Store, error) {
-	s := &Store{dir: cfg.Dir, log: cfg.Logger, reserve: cfg.Reserve, free: cfg.Free, observers: map[*observer]struct{}{}}
+	s := &Store{dir: cfg.Dir, log: cfg.Logger, reserve: cfg.Reserve, free: cfg.Free, dirty: make(chan struct{}, 1), observers: map[*observer]struct{}{}}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -73,7 +73,7 @@ func (s *Store) open() error {
 	if err := g.agree(m.state, st); err != nil {
 		return errors.Join(err, g.db.Close())
 	}
-	s.gen, s.state = g, st
+	s.adopt(g, st)
 	s.removeOthers(g.number)
 	return s.writeMark()
 }

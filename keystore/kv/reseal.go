@@ -136,7 +136,7 @@ func (db *DB) eachSealed(ctx context.Context, start []byte, fn func(Target, row)
 		if from[0] > prefix[0] {
 			continue
 		}
-		err := eachRowFrom(v.txn, prefix, from, func(key []byte, r row) error {
+		err := v.each(prefix, from, func(key []byte, r row) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}

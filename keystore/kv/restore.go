@@ -36,7 +36,7 @@ func (s *Store) Replace(r io.Reader) error {
 func (s *Store) restore(r io.Reader, skips func(state) bool) error {
 	s.write.Lock()
 	defer s.write.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.Flush(); err != nil {
 		return err
 	}
 	in := newHashReader(r)
@@ -134,17 +134,32 @@ func (s *Store) loadRows(db *badger.DB, in *hashReader, st state) error {
 // switchTo makes g the store. When the mark cannot be written it is unknown
 // which generation the next start finds: the store stops.
 func (s *Store) switchTo(g *generation, st state) error {
+	s.disk.Lock()
+	defer s.disk.Unlock()
 	if err := (mark{generation: g.number, state: st}).write(s.dir); err != nil {
 		return s.fail(errors.Join(err, g.db.Close()))
 	}
-	s.mu.Lock()
-	old := s.gen
-	s.gen, s.state, s.marked = g, st, st.applied()
-	s.mu.Unlock()
-	old.dropped.Store(true)
-	old.release()
+	s.marked = st.applied()
+	former := s.adopt(g, st)
+	former.dropped.Store(true)
+	former.release()
 	s.tell(nil)
 	return nil
+}
+
+// adopt makes g, which holds the state st, what is read and written, and gives
+// the generation before it, which keeps one user.
+func (s *Store) adopt(g *generation, st state) (former *generation) {
+	b := openBase(g)
+	s.mu.Lock()
+	former, old := s.gen, s.base
+	s.gen, s.base, s.ahead, s.recent = g, b, newAhead(), nil
+	s.state, s.written = st, st
+	s.mu.Unlock()
+	if old != nil {
+		old.release()
+	}
+	return former
 }
 
 // syncFiles fsyncs every file of a closed generation, and the directory.

@@ -51,7 +51,7 @@ func (tx *Tx) scan(prefix Key, path string, yield func(Item) bool) error {
 	start := append([]byte{byte(SpaceRecord)}, path...)
 	stored := map[Target]struct{}{}
 	pending := tx.written[:len(tx.written):len(tx.written)] // what the loop puts is appended behind
-	err := eachRow(tx.view.txn, start, func(key []byte, r row) error {
+	err := tx.view.each(start, start, func(key []byte, r row) error {
 		t := Target{Space: SpaceRecord, Path: string(key[1:])}
 		if len(t.Path) == len(path) {
 			return nil
@@ -125,7 +125,7 @@ func (tx *Tx) leaves(log Key, path string, from uint64, yield func(Leaf) bool) e
 	leaf := Target{Space: SpaceLeaf, Path: path}
 	prefix := leaf.additional()
 	start := binary.BigEndian.AppendUint64(bytes.Clone(prefix), from)
-	return eachRowFrom(tx.view.txn, prefix, start, func(key []byte, r row) error {
+	return tx.view.each(prefix, start, func(key []byte, r row) error {
 		leaf.Index = binary.BigEndian.Uint64(key[len(prefix):])
 		if _, dropped := tx.writes[leaf]; dropped {
 			return nil

@@ -28,11 +28,8 @@ type Snapshot struct {
 func (s *Store) Snapshot() (*Snapshot, error) {
 	s.write.Lock()
 	defer s.write.Unlock()
-	if err := s.usable(); err != nil {
+	if err := s.Mark(); err != nil {
 		return nil, err
-	}
-	if err := s.writeMark(); err != nil {
-		return nil, s.fail(err)
 	}
 	v, err := s.view()
 	if err != nil {
@@ -68,7 +65,7 @@ func (p *Snapshot) stream(out *hashWriter) error {
 	out.Write(p.state.appendTo([]byte(snapshotMagic)))
 	var count uint64
 	var total sum
-	err := eachRow(p.view.txn, nil, func(key []byte, r row) error {
+	err := p.view.each(nil, nil, func(key []byte, r row) error {
 		count++
 		total.add(rowDigest(key, r))
 		head := binary.BigEndian.AppendUint16(make([]byte, 0, 6), uint16(len(key)))
@@ -82,7 +79,7 @@ func (p *Snapshot) stream(out *hashWriter) error {
 	}
 	if count != p.state.count || total != p.state.sum {
 		return fmt.Errorf("%w: %s does not give the state it says: no snapshot at index %d",
-			ErrDamaged, p.view.gen.dir, p.Index())
+			ErrDamaged, p.view.base.gen.dir, p.Index())
 	}
 	return out.finish()
 }

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -43,7 +44,7 @@ type StoreConfig struct {
 
 // Store is the state machine: the rows, their running hash and the index of the
 // log entry that they stand at. It needs no keys. All methods are safe for
-// concurrent use.
+// concurrent use. Its mutexes are taken in the order in which they stand here.
 type Store struct {
 	dir     string
 	log     *slog.Logger
@@ -51,13 +52,22 @@ type Store struct {
 	free    func(dir string) (uint64, error)
 	lock    *os.File
 
-	write  sync.Mutex // held by Apply, Restore, Mark and Close: one change at a time
-	failed error      // guarded by write; the first storage fault
-	marked uint64     // guarded by write; applied index of the last mark
+	write  sync.Mutex // held by Apply, Restore and Close: one change at a time
+	behind bool       // guarded by write; Run writes what Apply takes
+
+	disk   sync.Mutex    // held while Badger or the mark is written
+	marked uint64        // guarded by disk; applied index of the last mark
+	dirty  chan struct{} // capacity 1: Run has something to write
 
 	mu        sync.RWMutex // held for moments; guards what follows
 	gen       *generation  // nil once closed
-	state     state
+	base      *base        // of gen: what was written; nil once closed
+	written   state        // of base
+	recent    *ahead       // what is being written, or was last; nil when nothing was
+	ahead     *ahead       // what was applied since
+	change    uint64       // the number of the last change in ahead, since the store was opened
+	state     state        // of all that was applied
+	failed    error        // the first fault
 	observers map[*observer]struct{}
 }
 
@@ -95,39 +105,48 @@ func (s *Store) SealedKeyring() (sealed []byte, revision uint64, err error) {
 	if err != nil || r == nil {
 		return nil, 0, err
 	}
-	return r.sealed(), r.revision(), nil
+	return bytes.Clone(r.sealed()), r.revision(), nil
 }
 
 // Mark makes what was applied so far the least that the next [OpenStore]
 // accepts. The store does so by itself now and then, for a snapshot and when it
 // is closed.
 func (s *Store) Mark() error {
-	s.write.Lock()
-	defer s.write.Unlock()
+	s.disk.Lock()
+	defer s.disk.Unlock()
 	if err := s.usable(); err != nil {
+		return err
+	}
+	if err := s.flush(); err != nil {
 		return err
 	}
 	return s.fail(s.writeMark())
 }
 
-// writeMark needs s.write. Every applied entry is on disk already (SyncWrites).
+// writeMark needs s.disk. What was written is on the disk already (SyncWrites).
 func (s *Store) writeMark() error {
-	s.marked = s.state.applied()
-	return mark{generation: s.gen.number, state: s.state}.write(s.dir)
+	s.marked = s.written.applied()
+	return mark{generation: s.gen.number, state: s.written}.write(s.dir)
 }
 
-// usable needs s.write.
 func (s *Store) usable() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	if s.gen == nil {
 		return ErrClosed
 	}
 	return s.failed
 }
 
-// fail needs s.write; it remembers the first fault.
+// fail remembers the first fault, and gives it.
 func (s *Store) fail(err error) error {
 	if err == nil {
 		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return s.failed
 	}
 	s.failed = fmt.Errorf("%w: %w", ErrStopped, err)
 	log := s.log
@@ -138,8 +157,9 @@ func (s *Store) fail(err error) error {
 	return s.failed
 }
 
-// Close waits for open views and snapshots, closes the store and writes down
-// what its files hold. After a storage fault it closes without writing.
+// Close writes what was applied, waits for open views and snapshots, closes the
+// store and writes down what its files hold. After a fault it closes without
+// writing. Run must have returned.
 func (s *Store) Close() error {
 	g, failed := s.detach()
 	if g == nil {
@@ -157,10 +177,16 @@ func (s *Store) Close() error {
 func (s *Store) detach() (*generation, error) {
 	s.write.Lock()
 	defer s.write.Unlock()
+	_ = s.Flush() // its fault is the store's
+	s.disk.Lock()
+	defer s.disk.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.gen
-	s.gen = nil
+	if g != nil {
+		s.base.release()
+	}
+	s.gen, s.base = nil, nil
 	return g, s.failed
 }
 
@@ -169,7 +195,7 @@ func (s *Store) sealFiles(g *generation) error {
 	if err != nil {
 		return err
 	}
-	return mark{generation: g.number, state: s.state, files: files}.write(s.dir)
+	return mark{generation: g.number, state: s.written, files: files}.write(s.dir)
 }
 
 func (s *Store) observe(notify func([]Target)) (stop func()) {
@@ -195,14 +221,13 @@ func (s *Store) tell(touched []Target) {
 // RunGC gives back disk space of values that were replaced or deleted. It is
 // safe at any time and returns when there is nothing worth doing.
 func (s *Store) RunGC() error {
-	v, err := s.view()
-	if err != nil {
-		return err
+	g := s.generation()
+	if g == nil {
+		return ErrClosed
 	}
-	defer v.release()
-	v.txn.Discard() // or Badger would keep what it reads
+	defer g.release()
 	for {
-		err := v.gen.db.RunValueLogGC(0.5)
+		err := g.db.RunValueLogGC(0.5)
 		if errors.Is(err, badger.ErrNoRewrite) || errors.Is(err, badger.ErrRejected) {
 			return nil
 		}
@@ -210,4 +235,14 @@ func (s *Store) RunGC() error {
 			return fmt.Errorf("collect garbage in store %s: %w", s.dir, err)
 		}
 	}
+}
+
+// generation gives the current generation, with one user more; nil once the store is closed.
+func (s *Store) generation() *generation {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.gen != nil {
+		s.gen.refs.Add(1)
+	}
+	return s.gen
 }

@@ -139,7 +139,7 @@ func (tx *Tx) Keyring() (sealed []byte, rev uint64, err error) {
 	if err != nil || r == nil {
 		return nil, 0, err
 	}
-	return r.sealed(), r.revision(), nil
+	return bytes.Clone(r.sealed()), r.revision(), nil
 }
 
 // PutKeyring replaces the sealed keyring. Read it by [Tx.Keyring] in the same

@@ -1,0 +1,126 @@
+package kv
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// markEvery is how many log entries may pass between two marks.
+const markEvery = 4096
+
+// writeDelay is how long Run lets changes gather before they are written: the log's own mark is as far behind, so that no
+// more of the log than before has nothing to be held against.
+const writeDelay = 50 * time.Millisecond
+
+// Run lets Apply return when a change can be read, and writes what was applied behind it, many changes in one
+// transaction. That is as durable as the log: it has each change before it is applied, and gives again what a crash took
+// from the store. Without Run, Apply waits for the disk.
+//
+// Run returns nil when ctx has ended and all is written, or the fault that stopped the store.
+func (s *Store) Run(ctx context.Context) error {
+	s.setBehind(true)
+	defer s.setBehind(false)
+	for {
+		select {
+		case <-ctx.Done():
+			return s.Flush()
+		case <-s.dirty:
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(writeDelay):
+		}
+		if err := s.Flush(); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) setBehind(on bool) {
+	s.write.Lock()
+	defer s.write.Unlock()
+	s.behind = on
+}
+
+// Flush writes all that was applied so far to the disk.
+func (s *Store) Flush() error {
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	if err := s.usable(); err != nil {
+		return err
+	}
+	return s.flush()
+}
+
+// flush needs s.disk.
+func (s *Store) flush() error {
+	s.mu.Lock()
+	writing, st := s.ahead, s.state
+	if len(writing.rows) == 0 && st == s.written {
+		s.mu.Unlock()
+		return nil
+	}
+	s.ahead, s.recent = newAhead(), writing
+	s.mu.Unlock()
+	// What was written last stays at hand: the rows that every change changes are mostly in there.
+	if err := s.save(writing.newest, st, writing); err != nil {
+		return s.fail(err)
+	}
+	return nil
+}
+
+// save writes rows and the state that they lead to in one transaction, and shows readers the result. recent may hold rows
+// of that result, or be nil. It needs s.disk.
+func (s *Store) save(rows iter.Seq2[string, row], st state, recent *ahead) error {
+	if err := s.checkSpace(); err != nil {
+		return err
+	}
+	if err := contained(func() error { return commit(s.gen.db, rows, st) }); err != nil {
+		return err
+	}
+	if err := s.gen.log.err(); err != nil {
+		return err
+	}
+	s.show(openBase(s.gen), st, recent)
+	if st.index-s.marked >= markEvery {
+		return s.writeMark()
+	}
+	return nil
+}
+
+// show makes b, in which the state is st, what views read.
+func (s *Store) show(b *base, st state, recent *ahead) {
+	s.mu.Lock()
+	old := s.base
+	s.base, s.recent, s.written = b, recent, st
+	s.mu.Unlock()
+	old.release()
+}
+
+func commit(db *badger.DB, rows iter.Seq2[string, row], st state) error {
+	txn := db.NewTransaction(true)
+	defer txn.Discard()
+	for key, now := range rows {
+		if err := set(txn, []byte(key), now); err != nil {
+			return fmt.Errorf("write row %x: %w", key, err)
+		}
+	}
+	if err := txn.Set([]byte{byte(spaceState)}, st.row()); err != nil {
+		return fmt.Errorf("write state: %w", err)
+	}
+	if err := txn.Commit(); err != nil {
+		return fmt.Errorf("commit index %d: %w", st.index, err)
+	}
+	return nil
+}
+
+func set(txn *badger.Txn, key []byte, now row) error {
+	if now == nil {
+		return txn.Delete(key)
+	}
+	return txn.Set(key, now)
+}
