@@ -96,6 +96,7 @@ func decode(ref Ref, record []byte, revision uint64) (Entry, error) {
 	if r.bad || len(r.rest) != 0 || !e.sound() {
 		return Entry{}, fmt.Errorf("%w: the versions of %s do not parse", ErrDamaged, ref)
 	}
+	e.retired = e.hasRetired()
 	return e, nil
 }
 

@@ -58,6 +58,8 @@ type Entry struct {
 	// Revision is the state machine's as it was read; 0 for an entry that the transaction itself has written. It
 	// changes with every change of the entry.
 	Revision uint64
+
+	retired bool // it had retired versions when it was read
 }
 
 // Prefix is where the public parts of a kind's entries are, for watching. Each change of an entry shows there.

@@ -126,6 +126,7 @@ func Delete(tx *kv.Tx, ref Ref) error {
 		}
 	}
 	tx.Delete(ref.key())
+	entry.noteRetired(tx, false)
 	return nil
 }
 
@@ -136,6 +137,8 @@ func (e Entry) put(tx *kv.Tx) (Entry, error) {
 		return Entry{}, err
 	}
 	tx.Put(e.Ref.key(), record)
-	e.Revision = 0
+	retired := e.hasRetired()
+	e.noteRetired(tx, retired)
+	e.Revision, e.retired = 0, retired
 	return e, nil
 }

@@ -38,11 +38,11 @@ func (s *Store) ended(ctx context.Context, now time.Time) ([]retired, error) {
 	var out []retired
 	err := s.db.View(ctx, func(tx *kv.Tx) error {
 		out = nil
-		for item, err := range tx.Scan(keystore.Prefix(Kind)) {
+		for ref, err := range keystore.WithRetired(tx, Kind) {
 			if err != nil {
 				return err
 			}
-			found, err := endedIn(tx, item.Key, now)
+			found, err := endedIn(tx, ref, now)
 			if err != nil {
 				return err
 			}
@@ -53,18 +53,13 @@ func (s *Store) ended(ctx context.Context, now time.Time) ([]retired, error) {
 	return out, err
 }
 
-func endedIn(tx *kv.Tx, key kv.Key, now time.Time) ([]retired, error) {
-	parts := key.Parts()
-	namespace, err1 := identity.ParseName(parts[len(parts)-2])
-	name, err2 := identity.ParseName(parts[len(parts)-1])
+func endedIn(tx *kv.Tx, ref keystore.Ref, now time.Time) ([]retired, error) {
+	namespace, err1 := identity.ParseName(ref.Namespace)
+	name, err2 := identity.ParseName(ref.Name)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
 	h := At(namespace, name)
-	ref, err := h.ref()
-	if err != nil {
-		return nil, err
-	}
 	entry, err := keystore.Get(tx, ref)
 	if err != nil {
 		return nil, err
