@@ -49,7 +49,7 @@ func (d *decided) add(question []byte, verdict Decision) {
 // the order of the action's row. It gives nil for a request that is not kept, or that its row does not admit.
 func (s *Set) question(room []byte, r Request) []byte {
 	spec, ok := s.actions[r.Action]
-	if !ok || len(r.Context) > maxFacts {
+	if !ok || len(r.Context) > maxFacts || r.Action == CredentialWrite { // which is asked once of each name
 		return nil
 	}
 	q := append(room, byte(r.Principal.Kind))

@@ -107,6 +107,7 @@ func TestQuestionsDiffer(t *testing.T) {
 		seen[string(question)] = what
 	}
 	for what, change := range map[string]func(r *policy.Request){
+		"a name once":        func(r *policy.Request) { *r = policy.Request{Action: policy.CredentialWrite} },
 		"an unknown action":  func(r *policy.Request) { r.Action = "key.steal" },
 		"an unknown fact":    func(r *policy.Request) { r.Context["odd"] = "x" },
 		"a fact of no type":  func(r *policy.Request) { r.Context["custody"] = 1.5 },
