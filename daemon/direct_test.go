@@ -18,13 +18,14 @@ import (
 // What differs from one answer to the next of the same request.
 var (
 	incidents  = regexp.MustCompile(`[A-Z2-7]{26}`)
-	newValues  = regexp.MustCompile(`"(token|id|expiresAt|notAfter|signature|url)": ?"[^"]*"`)
+	newValues  = regexp.MustCompile(`"(token|id|expiresAt|createdAt|revision|notAfter|signature|url)": ?"[^"]*"`)
+	newNames   = regexp.MustCompile(`new-[0-9]+`)
 	oneOfAType = regexp.MustCompile(`"value":"[^"]*","debug"`) // a detail's bytes hold the incident
 )
 
 func lasting(body []byte) string {
 	text := oneOfAType.ReplaceAllString(incidents.ReplaceAllString(string(body), "ID"), `"value":"…","debug"`)
-	return newValues.ReplaceAllString(text, `"$1":"…"`)
+	return newNames.ReplaceAllString(newValues.ReplaceAllString(text, `"$1":"…"`), "new")
 }
 
 // TestDirectAnswersAreConnects asks the methods that have a handler of their own, once in the plain form that goes to it
@@ -33,7 +34,16 @@ func TestDirectAnswersAreConnects(t *testing.T) {
 	n, bot := benchNode(t)
 	stranger := n.workload(t, "default", "stranger")
 	plain, spelled := "application/json", "application/json; charset=utf-8"
-	for _, one := range hotRequests() {
+	made := 0
+	send := func(who caller, procedure, form, body string) answer { // what makes something makes another each time
+		made++
+		return n.send(t, who, procedure, form, []byte(strings.ReplaceAll(body, "new-0", fmt.Sprintf("new-%d", made))))
+	}
+	write := hotRequest{
+		"write", "/warder.v1.CredentialService/PutCredential",
+		`{"namespace":"default","name":"new-0","profile":"static","fields":[{"name":"secret","value":"c2VjcmV0"}]}`, true,
+	}
+	for _, one := range append(hotRequests(), write) {
 		who := bot
 		if one.alone {
 			who.token = ""
@@ -41,12 +51,14 @@ func TestDirectAnswersAreConnects(t *testing.T) {
 		bodies := map[string]string{
 			"good": one.body, "empty": ``, "no field": `{}`, "an unknown field": `{"namespace":"default","nmae":"x"}`, "broken": `{"namespace":`,
 			"large": `{"namespace":"` + strings.Repeat("x", 12<<10) + `"}`, "too large": `{"namespace":"` + strings.Repeat("x", 520<<10) + `"}`,
-			"of nothing that is": `{"namespace":"default","name":"nothing"}`,
+			"of nothing that is": `{"namespace":"default","name":"nothing"}`, "of what is there": strings.ReplaceAll(one.body, "new-0", "static"),
+			"escapes": strings.ReplaceAll(one.body, "default", "d\\u0065fault"), "null": strings.Replace(one.body, `"default"`, "null", 1),
+			"twice": strings.Replace(one.body, "{", `{"namespace":"default",`, 1),
 		}
 		for name, body := range bodies {
 			for of, caller := range map[string]caller{"its caller": who, "a stranger": stranger, "nobody": n.caller(t, nil)} {
 				before := n.records(t)
-				direct, connects := n.send(t, caller, one.procedure, plain, []byte(body)), n.send(t, caller, one.procedure, spelled, []byte(body))
+				direct, connects := send(caller, one.procedure, plain, body), send(caller, one.procedure, spelled, body)
 				if records := n.records(t) - before; records != 2 {
 					t.Errorf("%s, %s, by %s: %d records; want 2", one.name, name, of, records)
 				}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,11 +22,14 @@ type metrics struct {
 	leader    prometheus.Counter
 	diverged  prometheus.Counter
 	snapshots prometheus.Histogram
+
+	mu    sync.RWMutex
+	known map[kind]series // guarded by mu; as many as there are series
 }
 
 func newMetrics() *metrics {
 	m := &metrics{
-		registry: prometheus.NewRegistry(),
+		registry: prometheus.NewRegistry(), known: map[kind]series{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "warder_requests_total", Help: "Requests that travelled the road, by method and by the reason of a refusal.",
 		}, []string{"method", "reason"}),
@@ -56,10 +60,35 @@ func newMetrics() *metrics {
 	return m
 }
 
+// kind is one of the few kinds of request that the metrics tell apart.
+type kind struct{ procedure, reason string }
+
+// series are the metrics of one kind of request.
+type series struct {
+	requests prometheus.Counter
+	seconds  prometheus.Observer
+}
+
 // observe hears of every request from the road.
 func (m *metrics) observe(procedure, reason string, took time.Duration) {
-	m.requests.WithLabelValues(procedure, reason).Inc()
-	m.seconds.WithLabelValues(procedure).Observe(took.Seconds())
+	of := m.seriesOf(kind{procedure, reason})
+	of.requests.Inc()
+	of.seconds.Observe(took.Seconds())
+}
+
+// seriesOf remembers what the labels stand for: to look them up costs more than to count.
+func (m *metrics) seriesOf(asked kind) series {
+	m.mu.RLock()
+	found, ok := m.known[asked]
+	m.mu.RUnlock()
+	if ok {
+		return found
+	}
+	found = series{m.requests.WithLabelValues(asked.procedure, asked.reason), m.seconds.WithLabelValues(asked.procedure)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[asked] = found
+	return found
 }
 
 // Grouped and the methods after it are cluster.Observer's.

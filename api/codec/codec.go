@@ -84,6 +84,9 @@ func (text) Marshal(message any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if plain, ok := writePlain(m); ok {
+		return plain, nil
+	}
 	return protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(m)
 }
 
@@ -96,10 +99,10 @@ func (c text) Unmarshal(data []byte, message any) error {
 		mark(m, markTooLarge, "")
 		return nil
 	}
-	options := protojson.UnmarshalOptions{DiscardUnknown: false, RecursionLimit: maxDepth}
-	if len(data) == 0 {
+	if len(data) == 0 || readPlain(data, m) {
 		return nil
 	}
+	options := protojson.UnmarshalOptions{DiscardUnknown: false, RecursionLimit: maxDepth}
 	if err := options.Unmarshal(data, m); err != nil {
 		markJSON(m, err)
 	}

@@ -8,4 +8,7 @@
 // bears a mark, and Check turns the mark into a refusal. A server must therefore
 // call Check on each request, after authentication and before anything else
 // reads the message; Interceptor does it where no other place is wanted.
+//
+// JSON of the requests and answers that come most often is read and written here
+// in its plain spelling, and by protojson in every other: read.go and write.go.
 package codec

@@ -20,8 +20,10 @@ type requestKey struct{}
 
 // RequestID gives the request's id: 26 characters of A-Z and 2-7, random, never taken from the caller.
 func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestKey{}).(string)
-	return id
+	if id, ok := ctx.Value(requestKey{}).(*string); ok {
+		return *id
+	}
+	return ""
 }
 
 // edge is what every request passes first: an id, health, limits, and the net under a handler that panics.
@@ -29,7 +31,7 @@ func (g *Gateway) edge(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := rand.Text()
 		mark(w.Header(), id)
-		r, done := g.limit(context.WithValue(r.Context(), requestKey{}, id), w, r)
+		r, done := g.limit(id, w, r)
 		defer done()
 		switch r.URL.Path {
 		case "/healthz":
@@ -59,29 +61,29 @@ func mark(header http.Header, id string) {
 
 // limit bounds the body's size, the time in which it must arrive, and the request's time. A stream has no deadline
 // of its own, and ends when the gateway stops.
-func (g *Gateway) limit(parent context.Context, w http.ResponseWriter, r *http.Request) (*http.Request, context.CancelFunc) {
+func (g *Gateway) limit(id string, w http.ResponseWriter, r *http.Request) (*http.Request, func()) {
 	control := http.NewResponseController(w)
 	deadline := time.Now().Add(g.cfg.Limits.RequestTimeout)
 	answerBy := deadline.Add(time.Second) // so that a refusal still goes out
 	var ctx context.Context
-	var cancel context.CancelFunc
+	var done func()
 	if g.cfg.Stream(r) {
-		ctx, cancel = g.untilStopped(parent)
+		ctx, done = g.untilStopped(context.WithValue(r.Context(), requestKey{}, &id))
 		answerBy = time.Time{}
 	} else {
-		ctx, cancel = context.WithDeadline(parent, deadline)
+		own := &term{Context: r.Context(), id: id, deadline: deadline}
+		ctx, done = own, own.end
 	}
 	// A writer without deadlines is a test's recorder: the context still bounds it.
 	_ = control.SetWriteDeadline(answerBy)
-	received := func() { _ = control.SetReadDeadline(time.Time{}) }
+	r = r.WithContext(ctx)
 	if r.Body == http.NoBody {
-		received()
-		return r.WithContext(ctx), cancel
+		_ = control.SetReadDeadline(time.Time{})
+		return r, done
 	}
 	_ = control.SetReadDeadline(deadline)
-	r = r.WithContext(ctx)
-	r.Body = &timedBody{http.MaxBytesReader(w, r.Body, g.cfg.Limits.BodyBytes), received}
-	return r, cancel
+	r.Body = &timedBody{http.MaxBytesReader(w, r.Body, g.cfg.Limits.BodyBytes), w}
+	return r, done
 }
 
 // untilStopped gives a context that also ends when the gateway stops; its own goroutine ends with it.
@@ -101,14 +103,14 @@ func (g *Gateway) untilStopped(parent context.Context) (context.Context, context
 // caller has gone, and must not take the deadline for that.
 type timedBody struct {
 	io.ReadCloser
-	complete func()
+	writer http.ResponseWriter
 }
 
 // Read implements io.Reader.
 func (b *timedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if errors.Is(err, io.EOF) {
-		b.complete()
+		_ = http.NewResponseController(b.writer).SetReadDeadline(time.Time{})
 	}
 	return n, err
 }

@@ -10,7 +10,8 @@ import (
 
 // Decide weighs a request. It is a pure function: no clock, no store, no order of
 // policies changes it. It allows when a permit of the resource's namespace or of
-// [System] applies, no forbid does, and nothing erred.
+// [System] applies, no forbid does, and nothing erred. What it returns may be shared:
+// it must not be changed.
 func (s *Set) Decide(r Request) Decision {
 	if s == nil || s.actions == nil && s.broken == nil {
 		return refuse("no policies are loaded")
@@ -18,6 +19,21 @@ func (s *Set) Decide(r Request) Decision {
 	if s.broken != nil {
 		return refuse("the stored policies do not compile: " + s.broken.Error())
 	}
+	var room [maxQuestion]byte
+	question := s.question(room[:0], r)
+	if question == nil {
+		return s.weigh(r)
+	}
+	verdict, known := s.decided.find(question)
+	if !known {
+		if verdict = s.weigh(r); len(verdict.Errors) == 0 {
+			s.decided.add(question, verdict)
+		}
+	}
+	return verdict
+}
+
+func (s *Set) weigh(r Request) Decision {
 	q, err := s.newQuery(r)
 	if err != nil {
 		return refuse(err.Error())

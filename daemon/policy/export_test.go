@@ -32,3 +32,6 @@ func (s *Set) Scan(r Request) Decision {
 	}
 	return q.weigh(scan{s.consulted(r)})
 }
+
+// Question is what a decision is kept by; nil where none is.
+func (s *Set) Question(r Request) []byte { return s.question(nil, r) }

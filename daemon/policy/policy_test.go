@@ -393,7 +393,7 @@ func BenchmarkDecide(b *testing.B) {
 					`permit (principal == Workload::"trading/bot%d", action == Action::"credential.sign", resource == Credential::"trading/c%d") when { context.class == "trade" };`, i, i)))
 			}
 			set := compile(b, docs...)
-			r := sign(b, "trading/bot5", "trading/c5", nil)
+			r := sign(b, "trading/bot5", "trading/c5", map[string]any{"qty": int64(1)}) // of an order: it is weighed each time
 			r.Groups = []identity.Name{name(b, "bots")}
 			if !set.Decide(r).Allow {
 				b.Fatal("denied")

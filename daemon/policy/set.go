@@ -19,6 +19,7 @@ type Set struct {
 	system     *partition // of the namespace System, nil without a policy there
 	namespaces map[identity.Name]*partition
 	documents  map[documentKey]*compiled
+	decided    *decided
 	broken     error // set: denies everything, and says why
 }
 
@@ -84,6 +85,7 @@ func newSet(old *Set) (*Set, error) {
 		actions:    map[Action]ActionSpec{},
 		namespaces: map[identity.Name]*partition{},
 		documents:  map[documentKey]*compiled{},
+		decided:    newDecided(),
 	}
 	for spec := range Actions() {
 		set.actions[spec.Name] = spec

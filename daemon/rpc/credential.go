@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -79,9 +80,11 @@ func (s credentialService) RevealCredential(ctx context.Context, request *warder
 			return nil, err
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		answer.Fields = append(answer.Fields, &warderv1.SecretField{Name: name, Value: bytes.Clone(values[name].Reveal())})
+	answer.Fields = make([]*warderv1.SecretField, 0, len(values))
+	for name, value := range values {
+		answer.Fields = append(answer.Fields, &warderv1.SecretField{Name: name, Value: bytes.Clone(value.Reveal())})
 	}
+	slices.SortFunc(answer.Fields, func(a, b *warderv1.SecretField) int { return strings.Compare(a.Name, b.Name) })
 	return answer, nil
 }
 

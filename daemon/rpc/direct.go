@@ -24,6 +24,7 @@ const maxDirect = 16 << 10
 // protocols, other spellings of a content type, compression, a body of unknown or unusual length.
 func (s *Server) serveDirect(mux *http.ServeMux, credentials, keys, tokens http.Handler) {
 	handleDirect(s, mux, warderv1connect.CredentialServiceRevealCredentialProcedure, credentialService{s}.RevealCredential, credentials)
+	handleDirect(s, mux, warderv1connect.CredentialServicePutCredentialProcedure, credentialService{s}.PutCredential, credentials)
 	handleDirect(s, mux, warderv1connect.CredentialServiceSignWithCredentialProcedure, credentialService{s}.SignWithCredential, credentials)
 	handleDirect(s, mux, warderv1connect.KeyServiceSignWithKeyProcedure, keyService{s}.SignWithKey, keys)
 	handleDirect(s, mux, warderv1connect.TokenServiceIssueTokenProcedure, tokenService{s}.IssueToken, tokens)
@@ -59,12 +60,15 @@ func handleDirect[Q, A any](s *Server, mux *http.ServeMux, procedure string, end
 		}
 		w.Header()["Content-Type"] = r.Header["Content-Type"]
 		_, _ = w.Write(body) // as above
+		clear(body)          // it may hold secrets
 	})
 }
 
 func answerDirect[Q, A any](ctx context.Context, s *Server, procedure string, header http.Header, form connect.Codec, body []byte, end handler[Q, A]) ([]byte, error) {
 	message := new(Q)
-	if err := form.Unmarshal(body, message); err != nil {
+	err := form.Unmarshal(body, message)
+	clear(body) // the message shares nothing with it
+	if err != nil {
 		return nil, err
 	}
 	answer, err := travelled(ctx, s, procedure, header, message, func() (*A, error) { return end(ctx, message) })

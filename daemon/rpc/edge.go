@@ -61,22 +61,38 @@ func (p *peer) authenticate(authenticator *mtls.Authenticator, now time.Time) (m
 func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		remote, _ := netip.ParseAddrPort(r.RemoteAddr) // zero on the unix socket
-		call := &Call{ID: gateway.RequestID(r.Context()), Procedure: unknownProcedure, Remote: remote, Socket: socket, Authentication: "none"}
+		came := &arrival{Context: r.Context(), call: Call{
+			ID: gateway.RequestID(r.Context()), Procedure: unknownProcedure, Remote: remote, Socket: socket, Authentication: "none",
+		}}
 		if found, ok := r.Context().Value(connectionKey{}).(*connection); ok && r.TLS != nil {
-			call.from = peer{connection: found, state: r.TLS}
+			came.call.from = peer{connection: found, state: r.TLS}
 		}
-		ctx := context.WithValue(r.Context(), callKey{}, call)
 		if s.isProcedure(r.URL.Path) {
-			witness := &witness{ResponseWriter: w, server: s, call: call, ctx: ctx}
-			defer witness.begin() // also of a handler that panicked, or answered nothing
-			w = witness
+			came.witness = witness{ResponseWriter: w, server: s, call: &came.call, ctx: came}
+			defer came.witness.begin() // also of a handler that panicked, or answered nothing
+			w = &came.witness
 		}
 		if path.Clean(r.URL.Path) != r.URL.Path { // the multiplexer would send the caller elsewhere
 			http.NotFound(w, r)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(ctx))
+		next.ServeHTTP(w, r.WithContext(came))
 	})
+}
+
+// arrival is a request's context with its call, and the witness of its answer: what the edge makes, in one piece.
+type arrival struct {
+	context.Context //nolint:containedctx // the request's own, of which this is the child
+	call            Call
+	witness         witness
+}
+
+// Value implements context.Context.
+func (a *arrival) Value(key any) any {
+	if _, ok := key.(callKey); ok {
+		return &a.call
+	}
+	return a.Context.Value(key)
 }
 
 // unknownProcedure stands in the audit log for a path that is no RPC's: the path itself is the caller's own words.

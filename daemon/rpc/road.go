@@ -395,11 +395,18 @@ func recordedPolicies(decided []string) []string {
 }
 
 // reasonText is a reason's stable name in the audit log: "permission_denied".
-func reasonText(why warderv1.Reason) string {
-	return strings.ToLower(strings.TrimPrefix(why.String(), reasonPrefix))
-}
+func reasonText(why warderv1.Reason) string { return reasonTexts[why] }
 
 const reasonPrefix = "REASON_"
+
+// reasonTexts has the text of every reason: each request asks for one.
+var reasonTexts = func() map[warderv1.Reason]string {
+	texts := map[warderv1.Reason]string{}
+	for why, name := range warderv1.Reason_name {
+		texts[warderv1.Reason(why)] = strings.ToLower(strings.TrimPrefix(name, reasonPrefix))
+	}
+	return texts
+}()
 
 // parseReason is the inverse of reasonText.
 func parseReason(text string) warderv1.Reason {

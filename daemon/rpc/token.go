@@ -51,7 +51,18 @@ func (s *Server) knownActions(actions []string) error {
 }
 
 func scopeResource(r policy.Resource) token.Resource {
-	return token.Resource{Type: strings.ToLower(string(r.Type)), Namespace: r.Namespace.String(), Name: r.Name.String()}
+	return token.Resource{Type: scopeType(r.Type), Namespace: r.Namespace.String(), Name: r.Name.String()}
+}
+
+// scopeType is how the API, and so a token, writes a type of resource: "credential".
+func scopeType(t policy.ResourceType) string {
+	switch t { // those that are asked for with each piece of work
+	case policy.Credential:
+		return "credential"
+	case policy.Key:
+		return "key"
+	}
+	return strings.ToLower(string(t))
 }
 
 // InspectToken tells a token's claims to the one that it was issued to, and to operators.

@@ -1,0 +1,7 @@
+package codec
+
+// What the tests hold against protojson.
+var (
+	ReadPlain  = readPlain
+	WritePlain = writePlain
+)
