@@ -94,6 +94,9 @@ func (l *Log) SignNow() (verify.Checkpoint, error) {
 	if err := verify.SignCheckpoint(&c, l.cfg.Key); err != nil {
 		return verify.Checkpoint{}, l.latch(err)
 	}
+	if err := l.markNow(); err != nil {
+		return verify.Checkpoint{}, l.latch(err)
+	}
 	if err := l.cfg.probe("write checkpoint"); err != nil {
 		return verify.Checkpoint{}, l.latch(err)
 	}

@@ -92,6 +92,7 @@ type Config struct {
 	Mode            Mode
 	SegmentBytes    int64         // bound of a segment file; 64 MiB when 0
 	CheckpointEvery time.Duration // 1 s when 0
+	MarkEvery       time.Duration // how far the mark may be behind; 50 ms when 0
 	Stall           time.Duration // a write that takes longer makes the log unhealthy; 5 s when 0
 	VerifySegments  int           // the newest segments that Open reads through before it returns, older ones in the background; 2 when 0
 
@@ -121,6 +122,9 @@ func (c Config) withDefaults() (Config, error) {
 	c.SegmentBytes = max(c.SegmentBytes, minSegmentBytes)
 	if c.CheckpointEvery <= 0 {
 		c.CheckpointEvery = time.Second
+	}
+	if c.MarkEvery <= 0 {
+		c.MarkEvery = 50 * time.Millisecond
 	}
 	if c.Stall <= 0 {
 		c.Stall = 5 * time.Second

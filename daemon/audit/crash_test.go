@@ -8,11 +8,8 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"warder/api/verify"
 	"warder/daemon/audit"
@@ -35,7 +32,7 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 	dir, copies := t.TempDir(), t.TempDir()
 	cfg := testConfig(dir)
 	cfg.SegmentBytes = 1
-	cfg.CheckpointEvery = time.Hour // the probe is to see one goroutine: a checkpoint comes at the close
+	cfg.CheckpointEvery, cfg.MarkEvery = time.Hour, time.Hour // the probe is to see one goroutine: both come at the close
 	type crash struct {
 		step         string
 		acknowledged int
@@ -46,7 +43,7 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 		if acknowledged > 6 && step == "write segment" && acknowledged < 250 {
 			return nil // the middle of a segment is alike
 		}
-		if acknowledged > 6 && acknowledged < 250 && step != "create segment" && step != "sync directory" && step != "sync hashes" {
+		if acknowledged > 6 && acknowledged < 250 && (step == "sync segment" || step == "acknowledged") {
 			return nil
 		}
 		crashes = append(crashes, crash{step, acknowledged})
@@ -76,8 +73,8 @@ func TestCrashAtEveryBoundary(t *testing.T) {
 			t.Fatalf("crash %d before %q: %v", i, c.step, err)
 		}
 	}
-	for _, step := range []string{"write segment", "sync segment", "write mark", "sync mark", "acknowledged",
-		"sync hashes", "create segment", "sync directory", "write checkpoint"} {
+	for _, step := range []string{"write segment", "sync segment", "acknowledged", "allocate segment", "sync allocated",
+		"trim segment", "write mark", "sync mark", "sync hashes", "create segment", "sync header", "sync directory", "write checkpoint"} {
 		if !steps[step] {
 			t.Errorf("no crash before %q", step)
 		}
@@ -110,10 +107,10 @@ func checkEntries(t testing.TB, l *audit.Log) {
 func TestTornTail(t *testing.T) {
 	dir, image := t.TempDir(), filepath.Join(t.TempDir(), "image")
 	cfg := testConfig(dir)
-	cfg.CheckpointEvery = time.Hour
+	cfg.CheckpointEvery, cfg.MarkEvery = time.Hour, time.Hour
 	appended := 0
 	cfg.SetProbe(func(step string) error {
-		if step == "write mark" && appended == 4 {
+		if step == "sync segment" && appended == 4 {
 			return crashImage(dir, image)
 		}
 		return nil
@@ -122,7 +119,10 @@ func TestTornTail(t *testing.T) {
 	var before int64
 	for i := range 5 {
 		if appended == 4 {
-			before = size(t, segmentFile(dir))
+			before = written(t, segmentFile(dir))
+			if _, err := l.SignNow(); err != nil { // the mark has four
+				t.Fatal(err)
+			}
 		}
 		if _, err := l.Append(t.Context(), testRecord(i)); err != nil {
 			t.Fatal(err)
@@ -130,22 +130,28 @@ func TestTornTail(t *testing.T) {
 		appended++
 	}
 	closeLog(t, l)
-	for length := size(t, segmentFile(image)); length >= before; length-- {
-		torn := filepath.Join(t.TempDir(), "torn")
-		copyDir(t, image, torn)
-		if err := os.Truncate(segmentFile(torn), length); err != nil {
-			t.Fatal(err)
+	whole := written(t, segmentFile(image))
+	for length := whole + 3; length >= before; length-- {
+		for name, lose := range map[string]func(path string, length int64) error{"cut": os.Truncate, "zeroed": zeroFrom} {
+			if name == "zeroed" && length < whole-60 && length%16 != 0 {
+				continue
+			}
+			torn := filepath.Join(t.TempDir(), "torn")
+			copyDir(t, image, torn)
+			if err := lose(segmentFile(torn), length); err != nil {
+				t.Fatal(err)
+			}
+			want := 4
+			if length >= whole {
+				want = 5 // whole, though not acknowledged: kept
+			}
+			after := open(t, testConfig(torn))
+			if int(after.Size()) != want {
+				t.Fatalf("%s at %d: %d entries, want %d", name, length, after.Size(), want)
+			}
+			checkEntries(t, after)
+			closeLog(t, after)
 		}
-		want := 4
-		if length == size(t, segmentFile(image)) {
-			want = 5 // whole, though not acknowledged: kept
-		}
-		after := open(t, testConfig(torn))
-		if int(after.Size()) != want {
-			t.Fatalf("cut at %d: %d entries, want %d", length, after.Size(), want)
-		}
-		checkEntries(t, after)
-		closeLog(t, after)
 	}
 	if err := os.Truncate(segmentFile(image), before-1); err != nil {
 		t.Fatal(err)
@@ -153,16 +159,26 @@ func TestTornTail(t *testing.T) {
 	wantDamage(t, image, "00000000000000000000.seg", 3)
 }
 
-func segmentFile(dir string) string { return filepath.Join(dir, "00000000000000000000.seg") }
-
-func size(t testing.TB, path string) int64 {
+// written is where a segment's groups end: the zeros behind them are room for more.
+func written(t testing.TB, path string) int64 {
 	t.Helper()
-	info, err := os.Stat(path)
+	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return info.Size()
+	return int64(len(bytes.TrimRight(content, "\x00")))
 }
+
+// zeroFrom makes zeros of a file's bytes from an offset on.
+func zeroFrom(path string, offset int64) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Truncate(path, offset), os.Truncate(path, info.Size()))
+}
+
+func segmentFile(dir string) string { return filepath.Join(dir, "00000000000000000000.seg") }
 
 func wantDamage(t testing.TB, dir, file string, index uint64) {
 	t.Helper()
@@ -243,7 +259,7 @@ func TestWholeFramesLostOrRewritten(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, testConfig(dir))
 	fill(t, l, 3)
-	boundary := size(t, segmentFile(dir))
+	boundary := written(t, segmentFile(dir))
 	fill(t, l, 1)
 	closeLog(t, l)
 	whole, err := os.ReadFile(segmentFile(dir))
@@ -263,7 +279,7 @@ func TestWholeFramesLostOrRewritten(t *testing.T) {
 		t.Errorf("verify a cut log: %v", err)
 	}
 
-	last := whole[boundary:]
+	last := whole[boundary : len(whole)-56] // without the group's footer
 	leaf := last[8:]
 	leaf[bytes.Index(leaf, []byte("req-0"))+4] = '7'
 	place := append(bytes.Clone(leaf), 0, 0, 0, 0, 0, 0, 0, 3)
@@ -305,203 +321,6 @@ func TestMissingFilesAreNamed(t *testing.T) {
 		}
 		if _, err := audit.VerifyDir(dir, verifierKeys(t), nil); !errors.Is(err, audit.ErrDamaged) {
 			t.Errorf("without %s: verify gave %v", file, err)
-		}
-	}
-}
-
-// TestFailureLatches lets each disk operation fail once: that append and every later one must fail, and the log be
-// unhealthy, until it is opened again.
-func TestFailureLatches(t *testing.T) {
-	broken := errors.New("input/output error")
-	for _, step := range []string{"write segment", "sync segment", "write mark", "sync mark", "sync hashes", "create segment", "sync directory"} {
-		t.Run(strings.ReplaceAll(step, " ", "-"), func(t *testing.T) {
-			dir := t.TempDir()
-			cfg := testConfig(dir)
-			cfg.CheckpointEvery = time.Hour
-			failing, failed := false, 0
-			cfg.SetProbe(func(s string) error {
-				if failing && s == step && failed == 0 {
-					failed++
-					return broken
-				}
-				return nil
-			})
-			inNewSegment := step == "sync hashes" || step == "create segment" || step == "sync directory"
-			l := open(t, cfg)
-			if !inNewSegment {
-				fill(t, l, 3)
-			}
-			failing = true
-			acknowledged := l.Size()
-			for range 3 {
-				if _, err := l.Append(t.Context(), testRecord(int(acknowledged))); !errors.Is(err, audit.ErrUnavailable) || !errors.Is(err, broken) {
-					t.Fatalf("append: %v", err)
-				}
-			}
-			if err := l.Healthy(); !errors.Is(err, audit.ErrUnavailable) {
-				t.Errorf("healthy: %v", err)
-			}
-			if err := l.Close(); !errors.Is(err, audit.ErrUnavailable) {
-				t.Errorf("close: %v", err)
-			}
-			l = open(t, testConfig(dir))
-			if l.Size() < acknowledged {
-				t.Errorf("%d entries after reopening, %d were acknowledged", l.Size(), acknowledged)
-			}
-			fill(t, l, 1)
-			closeLog(t, l)
-		})
-	}
-}
-
-// tmpfs mounts a small file system; it needs root, as the project's tests run.
-func tmpfs(t *testing.T, options string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
-		t.Logf("no tmpfs (%v): the test runs without a small disk", err)
-		return ""
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-func TestFullDiskFailsClosed(t *testing.T) {
-	dir := tmpfs(t, "size=256k")
-	if dir == "" {
-		return
-	}
-	l := open(t, testConfig(filepath.Join(dir, "audit")))
-	acknowledged, err := appendUntilRefused(t, l)
-	if !errors.Is(err, audit.ErrUnavailable) || !errors.Is(err, unix.ENOSPC) {
-		t.Fatalf("after %d entries: %v", acknowledged, err)
-	}
-	if err := l.Healthy(); !errors.Is(err, audit.ErrUnavailable) {
-		t.Errorf("healthy: %v", err)
-	}
-	if err := l.Close(); !errors.Is(err, audit.ErrUnavailable) {
-		t.Errorf("close: %v", err)
-	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=8m"); err != nil {
-		t.Fatal(err)
-	}
-	l = open(t, testConfig(filepath.Join(dir, "audit")))
-	if int(l.Size()) < acknowledged {
-		t.Errorf("%d entries with space again, %d were acknowledged", l.Size(), acknowledged)
-	}
-	checkEntries(t, l)
-	closeLog(t, l)
-}
-
-// TestReadOnlyFileFailsClosed makes the open segment immutable (chattr +i), which even root cannot write through.
-func TestReadOnlyFileFailsClosed(t *testing.T) {
-	dir := t.TempDir()
-	l := open(t, testConfig(dir))
-	defer l.Close()
-	fill(t, l, 2)
-	immutable(t, segmentFile(dir))
-	if n, err := appendUntilRefused(t, l); n != 0 || !errors.Is(err, audit.ErrUnavailable) {
-		t.Fatalf("append: %d entries, %v", n, err)
-	}
-	if err := l.Healthy(); !errors.Is(err, audit.ErrUnavailable) {
-		t.Errorf("healthy: %v", err)
-	}
-}
-
-const immutableFlag = 0x10 // FS_IMMUTABLE_FL of linux/fs.h
-
-// immutable sets the flag, or, on a file system where it does not stop who has the file open, removes the file: the log
-// must fail closed either way.
-func immutable(t *testing.T, path string) {
-	t.Helper()
-	if !honoursImmutable(t) {
-		t.Log("an immutable file can be written here by who has it open: removing the file instead")
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	setFlags(t, path, immutableFlag)
-	t.Cleanup(func() { setFlags(t, path, 0) })
-}
-
-// honoursImmutable tries it: ext4 and xfs refuse such a write; tmpfs takes the flag, and the write.
-func honoursImmutable(t *testing.T) bool {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "tried"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, immutableFlag) != nil {
-		return false
-	}
-	_, err = f.WriteString("x")
-	setFlags(t, f.Name(), 0)
-	return err != nil
-}
-
-func setFlags(t *testing.T, path string, flags int) {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func appendUntilRefused(t testing.TB, l *audit.Log) (acknowledged int, err error) {
-	t.Helper()
-	for i := range 10000 {
-		if _, err := l.Append(t.Context(), testRecord(i)); err != nil {
-			return acknowledged, err
-		}
-		acknowledged++
-	}
-	return acknowledged, nil
-}
-
-func TestRemovedFileFailsClosed(t *testing.T) {
-	for _, file := range []string{"00000000000000000000.seg", "mark"} {
-		dir := t.TempDir()
-		l := open(t, testConfig(dir))
-		fill(t, l, 2)
-		if err := os.Remove(filepath.Join(dir, file)); err != nil {
-			t.Fatal(err)
-		}
-		for range 2 {
-			if _, err := l.Append(t.Context(), testRecord(2)); !errors.Is(err, audit.ErrUnavailable) {
-				t.Errorf("append without %s: %v", file, err)
-			}
-		}
-		if err := l.Healthy(); !errors.Is(err, audit.ErrUnavailable) {
-			t.Errorf("healthy without %s: %v", file, err)
-		}
-		l.Close()
-	}
-}
-
-// TestReplacedDirectoryIsNoticed moves the directory away, as a careless log rotation would.
-func TestReplacedDirectoryIsNoticed(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "audit")
-	l := open(t, testConfig(dir))
-	defer l.Close()
-	fill(t, l, 1)
-	if _, err := l.SignNow(); err != nil { // nothing is left to write: only looking can tell
-		t.Fatal(err)
-	}
-	if err := os.Rename(dir, dir+".old"); err != nil {
-		t.Fatal(err)
-	}
-	for _, err := range l.Tail(t.Context(), 1) {
-		if !errors.Is(err, audit.ErrUnavailable) {
-			t.Fatalf("tail ended with %v", err)
 		}
 	}
 }

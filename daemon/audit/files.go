@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/sys/unix"
 
 	"warder/api/verify"
 )
@@ -38,6 +39,32 @@ func syncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// dataSync flushes a file's content (fdatasync) and notices that the file is no longer in any directory.
+func dataSync(f *os.File) error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("fdatasync %s: %w", f.Name(), err)
+		}
+		return present(f)
+	}
+}
+
+// present says whether the open file is still in a directory.
+func present(f *os.File) error {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
+		return fmt.Errorf("fstat %s: %w", f.Name(), err)
+	}
+	if stat.Nlink == 0 {
+		return fmt.Errorf("%s was removed", f.Name())
+	}
+	return nil
 }
 
 // sameFile says whether the open file is still the one that its name leads to.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -23,58 +22,37 @@ type Log struct {
 	origin verify.Origin
 	keys   []string // verifier keys, the present one first
 	hashes hashFile
-	mark   *mark // owned by the writer after Open
 
 	mu      sync.Mutex // guards the next five
 	next    uint64     // index of the next record
 	open    *group     // records that wait for the disk
 	fault   error      // latched: why nothing can be appended any more
 	closed  bool
-	changed chan struct{} // closed and replaced when the log has grown or ended
+	changed chan struct{} // closed when the log has grown or ended; nil while nobody waits for that
 
 	files    sync.Mutex // guards the next two
 	segments []*segment
 	active   *os.File // the last segment, nil before the first record
 
-	tree      verify.Tree // owned by the writer, as is spare
-	spare     group       // what a group that was written leaves to the next: its room
+	tree      verify.Tree // owned by the writer, as are the next three
+	ahead     int64       // the active segment's bytes that exist on disk: zeros behind its length
+	nodes     []verify.Hash
+	spare     group // what a group that was written leaves to the next: its room
 	committed atomic.Pointer[position]
 	busySince atomic.Int64 // Unix nanoseconds at which the writer began its disk work, 0 when idle
+
+	marking sync.Mutex // guards mark after Open
+	mark    *mark
 
 	signing sync.Mutex // one checkpoint is made at a time
 	signed  atomic.Pointer[verify.Checkpoint]
 
 	work    chan struct{} // capacity 1: there is something to write
+	behind  chan struct{} // capacity 1: the mark is behind
 	quit    chan struct{} // closed by Close
 	running sync.WaitGroup
 	buffers sync.Pool // *[]byte for encoding
 }
-
-// group is what one fsync makes durable.
-type group struct {
-	first  uint64
-	frames []byte
-	leaves []verify.Hash
-	places []place       // offsets relative to the group
-	taken  chan struct{} // closed when the writer has it
-	done   chan struct{} // closed when it is durable, or failed
-	err    error         // set before done is closed
-}
-
-func newGroup(first uint64) *group {
-	return &group{first: first, taken: make(chan struct{}), done: make(chan struct{})}
-}
-
-// room gives a written group's memory, which nobody looks at any more, to the next; what a burst made large it lets go.
-func (g *group) room() group {
-	if cap(g.frames) > maxSpare {
-		return group{}
-	}
-	return group{frames: g.frames[:0], leaves: g.leaves[:0]}
-}
-
-// maxSpare bounds the memory that is kept for the next group, in bytes.
-const maxSpare = 256 << 10
 
 // Open opens a log, or creates it in an absent or empty directory, and checks it: the newest segments entry by entry
 // against the acknowledged size and root and against the latest checkpoint, older ones in the background. It fails
@@ -93,13 +71,14 @@ func Open(cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
 	l := &Log{cfg: cfg, keys: append([]string{key}, cfg.FormerKeys...),
-		changed: make(chan struct{}), work: make(chan struct{}, 1), quit: make(chan struct{})}
+		work: make(chan struct{}, 1), behind: make(chan struct{}, 1), quit: make(chan struct{})}
 	l.buffers.New = func() any { b := make([]byte, 0, 1024); return &b }
 	unread, err := l.recover()
 	if err != nil {
 		return nil, errors.Join(err, l.closeFiles())
 	}
 	l.running.Go(l.write)
+	l.running.Go(l.keepMarked)
 	l.running.Go(l.keepSigned)
 	if len(unread) > 0 {
 		l.running.Go(func() { l.scrub(unread) })
@@ -171,9 +150,10 @@ func (l *Log) enqueue(ctx context.Context, leaf []byte, hash verify.Hash, sum ui
 			l.wake()
 			return g, index, nil
 		}
+		taken := g.whenTaken()
 		l.mu.Unlock()
 		select {
-		case <-g.taken:
+		case <-taken:
 		case <-ctx.Done():
 			return nil, 0, fmt.Errorf("audit append: the disk does not keep up: %w", ctx.Err())
 		}
@@ -189,16 +169,6 @@ func (l *Log) refusal() error {
 		return ErrClosed
 	}
 	return nil
-}
-
-func (g *group) add(index uint64, leaf []byte, hash verify.Hash, sum uint32) {
-	if index%indexEvery == 0 {
-		g.places = append(g.places, place{index, int64(len(g.frames))})
-	}
-	g.frames = binary.BigEndian.AppendUint32(g.frames, uint32(len(leaf)))
-	g.frames = binary.BigEndian.AppendUint32(g.frames, frameSum(sum, index))
-	g.frames = append(g.frames, leaf...)
-	g.leaves = append(g.leaves, hash)
 }
 
 func (l *Log) wake() {
@@ -232,10 +202,17 @@ func (l *Log) latch(cause error) error {
 	if l.fault == nil {
 		l.fault = fmt.Errorf("%w: %w; free or repair %s, then restart the node", ErrUnavailable, cause, l.cfg.Dir)
 		l.cfg.Logger.Error("audit log failed: no request will be answered", "dir", l.cfg.Dir, "error", cause)
-		close(l.changed)
-		l.changed = make(chan struct{})
+		l.announce()
 	}
 	return l.fault
+}
+
+// announce wakes those who wait for a change; mu is held.
+func (l *Log) announce() {
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
 }
 
 // Mode says what Append waits for.
@@ -260,17 +237,26 @@ func (l *Log) Close() error {
 	}
 	l.closed = true
 	close(l.quit)
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.announce()
 	l.mu.Unlock()
 	l.running.Wait()
-	l.mu.Lock()
-	err := l.fault
-	l.mu.Unlock()
+	err := l.failed()
 	if err == nil {
-		_, err = l.SignNow()
+		err = l.finish()
 	}
 	return errors.Join(err, l.closeFiles())
+}
+
+// finish leaves the files of a log that nobody writes to any more without zeros, marked and signed.
+func (l *Log) finish() error {
+	if err := l.trim(); err != nil {
+		return l.latch(err)
+	}
+	if err := l.markNow(); err != nil {
+		return l.latch(err)
+	}
+	_, err := l.SignNow()
+	return err
 }
 
 func (l *Log) closeFiles() error {

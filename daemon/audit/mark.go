@@ -3,9 +3,9 @@ package audit
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,7 +25,8 @@ type position struct {
 	root verify.Hash
 }
 
-// mark is the file of what was acknowledged: two slots written in turn, so that one of them is always whole.
+// mark is the file that says how much was acknowledged at least: two slots written in turn, so that one of them is
+// always whole. It follows the segments by Config.MarkEvery and is never ahead of them.
 type mark struct {
 	file     *os.File
 	id       [8]byte
@@ -113,24 +114,45 @@ func (m *mark) lock() error {
 	return err
 }
 
-// dataSync flushes a file's content (fdatasync) and notices that the file is no longer in any directory.
-func dataSync(f *os.File) error {
+// keepMarked lets the mark follow while the log grows.
+func (l *Log) keepMarked() {
+	timer := time.NewTimer(l.cfg.MarkEvery)
+	defer timer.Stop()
 	for {
-		err := unix.Fdatasync(int(f.Fd()))
-		if errors.Is(err, unix.EINTR) {
-			continue
+		select {
+		case <-l.quit:
+			return
+		case <-l.behind:
 		}
-		if err != nil {
-			return fmt.Errorf("fdatasync %s: %w", f.Name(), err)
+		timer.Reset(l.cfg.MarkEvery)
+		select {
+		case <-l.quit:
+			return
+		case <-timer.C:
 		}
-		break
+		if err := l.markNow(); err != nil {
+			_ = l.latch(err) // nobody waits here: callers and Healthy see it
+			return
+		}
 	}
-	var stat unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
-		return fmt.Errorf("fstat %s: %w", f.Name(), err)
+}
+
+// markNow makes the mark say what is committed, durably.
+func (l *Log) markNow() error {
+	l.marking.Lock()
+	defer l.marking.Unlock()
+	at := *l.committed.Load()
+	if at.size <= l.mark.at.size {
+		return nil
 	}
-	if stat.Nlink == 0 {
-		return fmt.Errorf("%s was removed", f.Name())
+	if err := l.cfg.probe("write mark"); err != nil {
+		return err
 	}
-	return nil
+	if err := l.mark.write(at); err != nil {
+		return err
+	}
+	if err := l.cfg.probe("sync mark"); err != nil {
+		return err
+	}
+	return dataSync(l.mark.file)
 }

@@ -107,6 +107,9 @@ func (l *Log) Tail(ctx context.Context, from uint64) iter.Seq2[verify.Entry, err
 	return func(yield func(verify.Entry, error) bool) {
 		for {
 			l.mu.Lock()
+			if l.changed == nil {
+				l.changed = make(chan struct{})
+			}
 			changed, refused := l.changed, l.refusal()
 			l.mu.Unlock()
 			for entry, err := range l.Range(from, l.Size()) {

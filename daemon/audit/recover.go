@@ -86,37 +86,28 @@ func (l *Log) create(path string) error {
 
 // openSegments lists the segments, checks that each follows from the one before, and opens the last for writing.
 func (l *Log) openSegments() error {
-	segments, err := listSegments(l.cfg.Dir)
+	segments, err := listSegments(l.cfg.Dir, l.mark.id)
 	if err != nil {
 		return err
 	}
-	var previous *segment
-	for i, s := range segments {
-		if previous == nil && s.first != 0 {
-			return &Damage{segmentName(0), 0, 0, "the file is missing"}
-		}
-		err := s.checkHeader(l.mark.id, previous)
-		if unacknowledged := i == len(segments)-1 && s.first >= l.mark.at.size; err != nil && unacknowledged && errors.Is(err, ErrDamaged) {
-			l.cfg.Logger.Warn("removing an audit segment that a crash left unfinished", "file", s.name())
-			if err := errors.Join(os.Remove(s.path), syncDir(l.cfg.Dir)); err != nil {
-				return fmt.Errorf("audit log: %w", err)
-			}
-			segments = segments[:i]
-			break
-		}
-		if err != nil {
-			return err
-		}
-		previous = s
+	good, err := chain(segments, l.mark.at.size)
+	if err != nil {
+		return err
 	}
-	if len(segments) == 0 {
+	for _, s := range segments[good:] {
+		l.cfg.Logger.Warn("removing an audit segment that a crash left unfinished", "file", s.name())
+		if err := errors.Join(os.Remove(s.path), syncDir(l.cfg.Dir)); err != nil {
+			return fmt.Errorf("audit log: %w", err)
+		}
+	}
+	if good == 0 {
 		if n := l.mark.at.size; n > 0 {
 			return &Damage{segmentName(0), 0, 0, fmt.Sprintf("the file is missing: %d entries were acknowledged", n)}
 		}
 		return nil
 	}
-	l.segments = segments
-	l.active, err = os.OpenFile(previous.path, os.O_RDWR, 0)
+	l.segments = segments[:good]
+	l.active, err = os.OpenFile(segments[good-1].path, os.O_RDWR, 0)
 	return err
 }
 
@@ -177,19 +168,19 @@ func (l *Log) readFrom(start int, tree verify.Tree) error {
 	return nil
 }
 
-// settle makes the state on disk agree with what was read: whole frames that a crash left behind the mark are
-// acknowledged now, and a mark with one unreadable slot gets both back.
+// settle makes the state on disk agree with what was read: what a crash left behind the last whole group goes, whole
+// groups that the mark does not cover are acknowledged now, and a mark with one unreadable slot gets both back.
 func (l *Log) settle() error {
 	nodes := tlog.StoredHashCount(int64(l.tree.Size())) * tlog.HashSize
 	if err := l.hashes.file.Truncate(nodes); err != nil {
 		return err
 	}
+	if err := l.settleSegment(); err != nil {
+		return err
+	}
 	at := position{l.tree.Size(), l.tree.Root()}
 	writes := 0
 	if at.size > l.mark.at.size {
-		if err := dataSync(l.active); err != nil {
-			return err
-		}
 		writes = 1
 	}
 	if l.mark.repaired {
@@ -205,4 +196,39 @@ func (l *Log) settle() error {
 		}
 	}
 	return nil
+}
+
+// settleSegment cuts the last segment behind its last whole group and makes durable what the mark does not cover. That
+// is written once more: of a group whose fsync failed the kernel may keep in memory, as clean, what the disk does not
+// have.
+func (l *Log) settleSegment() error {
+	if l.active == nil {
+		return nil
+	}
+	s := l.segments[len(l.segments)-1]
+	info, err := l.active.Stat()
+	if err != nil {
+		return err
+	}
+	l.ahead = info.Size()
+	if err := l.trim(); err != nil {
+		return err
+	}
+	if l.tree.Size() == l.mark.at.size {
+		return nil
+	}
+	from, err := s.find(max(s.first, l.mark.at.size))
+	if err != nil {
+		return err
+	}
+	for b := make([]byte, len(zeros)); from.offset < s.length.Load(); from.offset += int64(len(b)) {
+		b = b[:min(int64(len(b)), s.length.Load()-from.offset)]
+		if _, err := l.active.ReadAt(b, from.offset); err != nil {
+			return err
+		}
+		if _, err := l.active.WriteAt(b, from.offset); err != nil {
+			return err
+		}
+	}
+	return dataSync(l.active)
 }

@@ -1,7 +1,6 @@
 package audit
 
 import (
-	"bufio"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -15,12 +14,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"warder/api/verify"
 )
 
 const (
-	segmentMagic  = "WARDAUD1"
+	segmentMagic  = "WARDAUD2"
+	formerMagic   = "WARDAUD1"
 	segmentHeader = 44 // magic 8 | log id 8 | first index 8 | previous first index 8 | previous length 8 | crc 4
 	frameHeader   = 8  // length 4 | crc32c(leaf || index) 4
 	indexEvery    = 64 // one place in memory for so many entries
@@ -35,11 +33,12 @@ func frameSum(leafSum uint32, index uint64) uint32 {
 	return crc32.Update(leafSum, castagnoli, b[:])
 }
 
-// segment is one file of frames.
+// segment is one file of groups.
 type segment struct {
 	path   string
+	id     [8]byte      // of the log
 	first  uint64       // index of its first entry
-	length atomic.Int64 // bytes that are known good; the writer moves it, after the sync
+	length atomic.Int64 // bytes up to the end of the last whole group; the writer moves it, after the sync
 
 	mu      sync.Mutex // guards places and indexed
 	places  []place    // of every indexEvery-th entry, ascending
@@ -106,7 +105,7 @@ func appendHeader(b []byte, id [8]byte, first uint64, previous *segment) []byte 
 }
 
 // checkHeader compares the file's header with the one that it must have.
-func (s *segment) checkHeader(id [8]byte, previous *segment) error {
+func (s *segment) checkHeader(previous *segment) error {
 	f, err := os.Open(s.path)
 	if err != nil {
 		return err
@@ -116,7 +115,10 @@ func (s *segment) checkHeader(id [8]byte, previous *segment) error {
 	if _, err := io.ReadFull(f, have); err != nil {
 		return &Damage{s.name(), 0, s.first, "the header is cut"}
 	}
-	want := appendHeader(nil, id, s.first, previous)
+	if string(have[:8]) == formerMagic {
+		return &Damage{s.name(), 0, s.first, "the segment has format 1, which this version does not read"}
+	}
+	want := appendHeader(nil, s.id, s.first, previous)
 	for i := range want {
 		if have[i] != want[i] {
 			return &Damage{s.name(), int64(i), s.first, "the header does not follow from the segment before it"}
@@ -125,8 +127,19 @@ func (s *segment) checkHeader(id [8]byte, previous *segment) error {
 	return nil
 }
 
+// unfinished says whether a crash left the segment before anything could be written to it: its header is not what any
+// log wrote, and nothing follows it. A group is written only when header and name are durable.
+func (s *segment) unfinished() (bool, error) {
+	b, err := s.tail(0)
+	if err != nil || len(b) > segmentHeader {
+		return false, err
+	}
+	b = append(b, make([]byte, segmentHeader-len(b))...)
+	return crc32.Checksum(b[:segmentHeader-4], castagnoli) != binary.BigEndian.Uint32(b[segmentHeader-4:]), nil
+}
+
 // listSegments gives the directory's segments in order; lengths are those of the files.
-func listSegments(dir string) ([]*segment, error) {
+func listSegments(dir string, id [8]byte) ([]*segment, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -145,7 +158,7 @@ func listSegments(dir string) ([]*segment, error) {
 		if err != nil {
 			return nil, err
 		}
-		s := &segment{path: filepath.Join(dir, entry.Name()), first: first}
+		s := &segment{path: filepath.Join(dir, entry.Name()), id: id, first: first}
 		s.length.Store(info.Size())
 		segments = append(segments, s)
 	}
@@ -153,73 +166,25 @@ func listSegments(dir string) ([]*segment, error) {
 	return segments, nil
 }
 
-// torn says that a segment stops making sense at a place: the end of a crash, or damage. The caller knows which.
-type torn struct {
-	place
-	reason string
-}
-
-func (t *torn) Error() string { return t.reason }
-
-func (t *torn) damage(s *segment) *Damage { return &Damage{s.name(), t.offset, t.index, t.reason} }
-
-// frame is one entry as a segment holds it; leaf is valid until the next call.
-type frame struct {
-	place
-	leaf []byte
-}
-
-// scan reads frames from a place to the byte end. It gives nil at a clean end, *torn at the first frame that is not
-// whole and right, or the error of fn.
-func (s *segment) scan(at place, end int64, fn func(frame) error) error {
-	f, err := os.Open(s.path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	r := bufio.NewReaderSize(io.NewSectionReader(f, at.offset, max(0, end-at.offset)), 256<<10)
-	leaf := make([]byte, verify.MaxRecord)
-	for ; ; at.index++ {
-		n, err := readFrame(r, at.index, leaf)
-		if errors.Is(err, io.EOF) {
-			return nil
+// chain checks that each segment follows from the one before it and gives how many do: all, or all but a last one that a
+// crash left unfinished. Entries up to size were acknowledged.
+func chain(segments []*segment, size uint64) (int, error) {
+	var previous *segment
+	for i, s := range segments {
+		if previous == nil && s.first != 0 {
+			return i, &Damage{segmentName(0), 0, 0, "the file is missing"}
 		}
-		if reason := new(torn); errors.As(err, &reason) {
-			reason.place = at
-			return reason
+		err := s.checkHeader(previous)
+		if errors.Is(err, ErrDamaged) && i == len(segments)-1 && s.first >= size {
+			unfinished, readErr := s.unfinished()
+			if readErr != nil || unfinished {
+				return i, readErr
+			}
 		}
 		if err != nil {
-			return err
+			return i, err
 		}
-		if err := fn(frame{at, leaf[:n]}); err != nil {
-			return err
-		}
-		at.offset += frameHeader + int64(n)
+		previous = s
 	}
-}
-
-// readFrame reads one frame into leaf; io.EOF only at a clean end.
-func readFrame(r io.Reader, index uint64, leaf []byte) (int, error) {
-	var header [frameHeader]byte
-	if _, err := io.ReadFull(r, header[:]); errors.Is(err, io.EOF) {
-		return 0, io.EOF
-	} else if errors.Is(err, io.ErrUnexpectedEOF) {
-		return 0, &torn{reason: "a frame's header is cut"}
-	} else if err != nil {
-		return 0, err
-	}
-	n := binary.BigEndian.Uint32(header[:4])
-	if n == 0 || n > uint32(len(leaf)) {
-		return 0, &torn{reason: "a frame's length is out of bounds"}
-	}
-	if _, err := io.ReadFull(r, leaf[:n]); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return 0, &torn{reason: "a frame is cut"}
-	} else if err != nil {
-		return 0, err
-	}
-	sum := frameSum(crc32.Checksum(leaf[:n], castagnoli), index)
-	if sum != binary.BigEndian.Uint32(header[4:]) {
-		return 0, &torn{reason: "a frame's checksum does not match"}
-	}
-	return int(n), nil
+	return len(segments), nil
 }

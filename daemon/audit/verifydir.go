@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -64,66 +65,40 @@ func openStored(dir string) (*stored, error) {
 		return nil, err
 	}
 	s := &stored{at: m.at}
-	if s.segments, err = listSegments(dir); err != nil {
+	if s.segments, err = listSegments(dir, m.id); err != nil {
 		return nil, err
 	}
-	if err := s.checkHeaders(m.id); err != nil {
+	good, err := chain(s.segments, s.at.size)
+	if err != nil {
 		return nil, err
 	}
+	s.segments = s.segments[:good]
 	if s.hashes.file, err = os.Open(filepath.Join(dir, "hashes")); err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
 	return s, nil
 }
 
-func (s *stored) checkHeaders(id [8]byte) error {
-	var previous *segment
-	for i, next := range s.segments {
-		if previous == nil && next.first != 0 {
-			return &Damage{segmentName(0), 0, 0, "the file is missing"}
-		}
-		if err := next.checkHeader(id, previous); err != nil {
-			if i == len(s.segments)-1 && next.first >= s.at.size && errors.Is(err, ErrDamaged) {
-				s.segments = s.segments[:i]
-				return nil
-			}
-			return err
-		}
-		previous = next
-	}
-	return nil
-}
-
-// entries gives every entry, and a [*Damage] where the files stop before what was acknowledged.
+// entries gives every entry up to the last whole group, and a [*Damage] where the files stop before what was
+// acknowledged, or in a way that is no crash's.
 func (s *stored) entries() iter.Seq2[verify.Entry, error] {
 	return func(yield func(verify.Entry, error) bool) {
 		var next uint64
-		for _, segment := range s.segments {
-			if segment.first != next {
-				yield(verify.Entry{}, &Damage{segment.name(), 0, next, "the segment does not begin where the one before it ends"})
+		for i, segment := range s.segments {
+			err := s.settle(segment, i == len(s.segments)-1)
+			if err == nil && segment.first != next {
+				err = &Damage{segment.name(), 0, next, "the segment does not begin where the one before it ends"}
+			}
+			if err == nil {
+				err = s.read(segment, func(e verify.Entry) bool {
+					next = e.Index + 1
+					return yield(e, nil)
+				})
+			}
+			if errors.Is(err, errStop) {
 				return
 			}
-			err := segment.scan(place{next, segmentHeader}, segment.length.Load(), func(f frame) error {
-				var leaf [1]verify.Hash
-				if err := s.hashes.read(tlog.StoredHashIndex(0, int64(f.index)), leaf[:]); err != nil {
-					return err
-				}
-				next = f.index + 1
-				if !yield(verify.Entry{Index: f.index, Leaf: slices.Clone(f.leaf), Stored: leaf[0]}, nil) {
-					return errStop
-				}
-				return nil
-			})
-			end := new(torn)
-			switch {
-			case errors.Is(err, errStop):
-				return
-			case errors.As(err, &end) && end.index < s.at.size:
-				yield(verify.Entry{}, end.damage(segment))
-				return
-			case errors.As(err, &end):
-				return
-			case err != nil:
+			if err != nil {
 				yield(verify.Entry{}, err)
 				return
 			}
@@ -132,6 +107,44 @@ func (s *stored) entries() iter.Seq2[verify.Entry, error] {
 			yield(verify.Entry{}, s.short(next))
 		}
 	}
+}
+
+// read gives a segment's entries; errStop when yield wants no more.
+func (s *stored) read(segment *segment, yield func(verify.Entry) bool) error {
+	err := segment.scan(place{segment.first, segmentHeader}, segment.length.Load(), func(f frame) error {
+		var leaf [1]verify.Hash
+		if err := s.hashes.read(tlog.StoredHashIndex(0, int64(f.index)), leaf[:]); err != nil {
+			return err
+		}
+		if !yield(verify.Entry{Index: f.index, Leaf: slices.Clone(f.leaf), Stored: leaf[0]}) {
+			return errStop
+		}
+		return nil
+	})
+	if end := new(torn); errors.As(err, &end) {
+		return end.damage(segment)
+	}
+	return err
+}
+
+// settle finds the end of the last segment. A node may be writing there: what looks like damage is one only if it still
+// looks so a little later.
+func (s *stored) settle(segment *segment, last bool) error {
+	if !last {
+		return nil
+	}
+	end, _, err := segment.reach(s.at.size)
+	for range 3 {
+		if bad := new(Damage); !errors.As(err, &bad) || bad.Index < s.at.size {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		end, _, err = segment.reach(s.at.size)
+	}
+	if err == nil {
+		segment.length.Store(end.offset)
+	}
+	return err
 }
 
 func (s *stored) short(next uint64) *Damage {

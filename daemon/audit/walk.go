@@ -3,7 +3,6 @@ package audit
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -48,15 +47,18 @@ func (w *walk) check() error {
 	return nil
 }
 
-// segment reads one segment. In the last one a torn end that was never acknowledged is cut off.
+// segment reads one segment, the last one up to its last whole group.
 func (w *walk) segment(s *segment, last bool) error {
 	s.places = nil
-	err := s.scan(place{w.tree.Size(), segmentHeader}, s.length.Load(), func(f frame) error { return w.entry(s, f) })
-	var end *torn
-	switch {
-	case errors.As(err, &end) && last && end.index >= w.log.mark.at.size:
-		err = w.cut(s, end)
-	case errors.As(err, &end):
+	if last {
+		if err := w.end(s); err != nil {
+			return err
+		}
+	}
+	err := s.scanGroups(place{w.tree.Size(), segmentHeader}, s.length.Load(),
+		func(f frame) error { return w.entry(s, f) },
+		func(f footer, end place) error { return w.group(s, f, end) })
+	if end := new(torn); errors.As(err, &end) {
 		return end.damage(s)
 	}
 	if err != nil {
@@ -64,6 +66,37 @@ func (w *walk) segment(s *segment, last bool) error {
 	}
 	s.indexed = true
 	return w.compare()
+}
+
+// end finds where the last segment ends.
+func (w *walk) end(s *segment) error {
+	end, rest, err := s.reach(w.floor())
+	if err != nil {
+		return err
+	}
+	if rest != nil {
+		w.log.cfg.Logger.Warn("cutting the unacknowledged end that a crash left in the audit log",
+			"file", s.name(), "offset", end.offset, "entry", end.index, "reason", rest.reason)
+	}
+	s.length.Store(end.offset)
+	return nil
+}
+
+// floor is how many entries are known to have been acknowledged.
+func (w *walk) floor() uint64 {
+	var size uint64
+	for _, k := range w.known {
+		size = max(size, k.size)
+	}
+	return size
+}
+
+// group holds the root of a group that no witness covers against its footer.
+func (w *walk) group(s *segment, f footer, end place) error {
+	if w.repairs || f.size <= w.floor() || f.root == w.tree.Root() {
+		return nil
+	}
+	return &Damage{s.name(), end.offset - footerBytes, f.size - 1, "the entries do not hash to the root that their group holds"}
 }
 
 func (w *walk) entry(s *segment, f frame) error {
@@ -119,20 +152,6 @@ func (w *walk) suspicion(node int64, stored verify.Hash) {
 			w.suspect = &Damage{s.name(), 0, uint64(n), "the entry is another than the one that was acknowledged"}
 		}
 	}
-}
-
-func (w *walk) cut(s *segment, end *torn) error {
-	w.log.cfg.Logger.Warn("cutting the unacknowledged end that a crash left in the audit log",
-		"file", s.name(), "offset", end.offset, "entry", end.index, "reason", end.reason)
-	file, err := os.OpenFile(s.path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(file.Truncate(end.offset), file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	s.length.Store(end.offset)
-	return nil
 }
 
 // missing says whether the log ends before something that a witness knows.

@@ -1,15 +1,11 @@
 package audit
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
-
-	"warder/api/verify"
 )
 
 // write is the one goroutine that touches the disk for records: while it waits for a sync, the callers that arrive
@@ -74,22 +70,51 @@ func (l *Log) take() *group {
 	}
 	l.open = newGroup(l.next)
 	l.open.frames, l.open.leaves, l.spare = l.spare.frames, l.spare.leaves, group{}
-	close(g.taken)
+	if g.taken != nil {
+		close(g.taken)
+	}
 	return g
 }
 
-// commit makes a group durable: the frames first, then the mark that acknowledges them. Between the two syncs a
-// crash leaves whole frames that the mark does not cover; the next Open keeps them.
+// commit makes a group durable with one sync: its frames, and the footer that says that they are all there. The mark
+// follows in its own time.
 func (l *Log) commit(g *group) error {
+	before := l.tree.Size()
+	l.nodes = l.nodes[:0]
+	for _, leaf := range g.leaves {
+		l.nodes = l.tree.Append(leaf, l.nodes)
+	}
+	at := position{l.tree.Size(), l.tree.Root()}
+	g.end(l.origin.Log, at)
 	file, s, err := l.room(g)
 	if err != nil {
 		return err
 	}
 	start := s.length.Load()
+	if err := l.store(file, g.frames, start); err != nil {
+		return err
+	}
+	if err := l.hashes.write(tlog.StoredHashCount(int64(before)), l.nodes); err != nil {
+		return err
+	}
+	for i := range g.places {
+		g.places[i].offset += start
+	}
+	s.note(g.places...)
+	s.length.Store(start + int64(len(g.frames)))
+	l.publish(at)
+	return nil
+}
+
+// store writes a group where zeros are, and waits for the disk.
+func (l *Log) store(file *os.File, frames []byte, start int64) error {
+	if err := l.allocate(file, start+int64(len(frames))); err != nil {
+		return fmt.Errorf("allocating room in the audit segment: %w", err)
+	}
 	if err := l.cfg.probe("write segment"); err != nil {
 		return err
 	}
-	if _, err := file.WriteAt(g.frames, start); err != nil {
+	if _, err := file.WriteAt(frames, start); err != nil {
 		return err
 	}
 	if err := l.cfg.probe("sync segment"); err != nil {
@@ -98,107 +123,20 @@ func (l *Log) commit(g *group) error {
 	if err := dataSync(file); err != nil {
 		return err
 	}
-	before := l.tree.Size()
-	var nodes []verify.Hash
-	for _, leaf := range g.leaves {
-		nodes = l.tree.Append(leaf, nodes)
-	}
-	if err := l.hashes.write(tlog.StoredHashCount(int64(before)), nodes); err != nil {
-		return err
-	}
-	if err := l.acknowledge(position{l.tree.Size(), l.tree.Root()}); err != nil {
-		return err
-	}
-	for i := range g.places {
-		g.places[i].offset += start
-	}
-	s.note(g.places...)
-	s.length.Store(start + int64(len(g.frames)))
-	l.publish()
-	return nil
-}
-
-// acknowledge writes the mark and waits for it.
-func (l *Log) acknowledge(at position) error {
-	if err := l.cfg.probe("write mark"); err != nil {
-		return err
-	}
-	if err := l.mark.write(at); err != nil {
-		return err
-	}
-	if err := l.cfg.probe("sync mark"); err != nil {
-		return err
-	}
-	if err := dataSync(l.mark.file); err != nil {
+	if err := present(l.mark.file); err != nil {
 		return err
 	}
 	return l.cfg.probe("acknowledged")
 }
 
-// publish shows the new size to readers.
-func (l *Log) publish() {
-	at := l.mark.at
+// publish shows the new size to readers, and to the mark.
+func (l *Log) publish(at position) {
 	l.committed.Store(&at)
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	close(l.changed)
-	l.changed = make(chan struct{})
-}
-
-// room gives the segment that the group goes into, starting a new one when the group would not fit.
-func (l *Log) room(g *group) (*os.File, *segment, error) {
-	l.files.Lock()
-	defer l.files.Unlock()
-	var last *segment
-	if n := len(l.segments); n > 0 {
-		last = l.segments[n-1]
-		if length := last.length.Load(); length == segmentHeader || length+int64(len(g.frames)) <= l.cfg.SegmentBytes {
-			return l.active, last, nil
-		}
+	l.announce()
+	l.mu.Unlock()
+	select {
+	case l.behind <- struct{}{}:
+	default:
 	}
-	if err := l.roll(g.first, last); err != nil {
-		return nil, nil, fmt.Errorf("starting a new audit segment: %w", err)
-	}
-	return l.active, l.segments[len(l.segments)-1], nil
-}
-
-// roll starts the segment of entry first. The tree's nodes so far are flushed, because Open resumes from them.
-func (l *Log) roll(first uint64, previous *segment) error {
-	if err := l.cfg.probe("sync hashes"); err != nil {
-		return err
-	}
-	if err := dataSync(l.hashes.file); err != nil {
-		return err
-	}
-	if err := l.cfg.probe("create segment"); err != nil {
-		return err
-	}
-	next := &segment{path: filepath.Join(l.cfg.Dir, segmentName(first)), first: first, indexed: true}
-	file, err := os.OpenFile(next.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := l.begin(file, first, previous); err != nil {
-		return errors.Join(err, file.Close())
-	}
-	next.length.Store(segmentHeader)
-	l.active, l.segments = file, append(l.segments, next)
-	return nil
-}
-
-// begin writes a new segment's header, makes its name durable and closes the segment before it.
-func (l *Log) begin(file *os.File, first uint64, previous *segment) error {
-	if _, err := file.Write(appendHeader(nil, l.origin.Log, first, previous)); err != nil {
-		return err
-	}
-	if err := l.cfg.probe("sync directory"); err != nil {
-		return err
-	}
-	if err := syncDir(l.cfg.Dir); err != nil {
-		return err
-	}
-	if l.active == nil {
-		return nil
-	}
-	return l.active.Close()
 }
