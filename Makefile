@@ -37,7 +37,7 @@ demo: deps build ## the same six steps, then exit
 	@deploy/demo/demo
 
 deps-faults: deps ## install what the battery of faults injects them with
-	@deploy/install-packages strace iproute2 iptables e2fsprogs xfsprogs
+	@deploy/install-packages strace iproute2 iptables e2fsprogs xfsprogs nbdkit libnbd-bin fuse3
 
 test: deps-test ## all tests
 	go test -short -timeout 20m ./...

@@ -126,6 +126,24 @@ func TestFailoverTime(t *testing.T) {
 	}
 }
 
+// TestFarApart: a cluster keeps its leader and goes on where each message takes long, when it was told so.
+func TestFarApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := clustertest.New(t, 3, clustertest.WithTiming(cluster.Timing{RoundTrip: 300 * time.Millisecond}))
+		leader := c.Leader()
+		c.Fabric.Delay(150*time.Millisecond, 1)
+		for began, i := time.Now(), 0; time.Since(began) < 2*time.Minute; i++ {
+			if _, err := c.Node(c.IDs()[i%3]).Propose(within(t, 20*time.Second), []byte("put a 1")); err != nil {
+				t.Fatalf("after %s: %v", time.Since(began), err)
+			}
+		}
+		if now := c.Leader(); now != leader {
+			t.Errorf("%s leads in the place of %s", now, leader)
+		}
+		c.StopAll()
+	})
+}
+
 func TestTooLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clustertest.New(t, 1)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 
 	"warder/daemon/config"
+	"warder/keystore/kv"
 )
 
 // Program is what the daemon has of the process that it runs in.
@@ -17,6 +18,8 @@ type Program struct {
 	Version        string
 	// HSMChild is the command, with its arguments, that starts this program as the process that holds the HSM's library.
 	HSMChild []string
+	// through is what changes go through on their way to the cluster, where it is set: tests let them fail.
+	through func(kv.Log) kv.Log
 }
 
 const usage = `Run a node of a Warder cluster until it is told to stop.

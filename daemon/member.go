@@ -80,7 +80,11 @@ func (n *node) openMember(home seal.Home, hardware hsm.Token, bootstrap bool) (*
 	if err := m.openStorage(bootstrap); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
-	m.db = kv.New(m.store, m.raft, m.holder)
+	var log kv.Log = m.raft
+	if n.program.through != nil {
+		log = n.program.through(log)
+	}
+	m.db = kv.New(m.store, log, m.holder)
 	m.keeper = seal.NewKeeper(seal.Config{
 		Home: home, Store: m.store, DB: m.db, Holder: m.holder, Cluster: voters{m.raft}, OpenToken: n.hardware.take,
 		Clock: time.Now, Logger: m.logger,

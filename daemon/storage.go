@@ -84,7 +84,7 @@ func (m *member) openCluster(bootstrap bool) (*cluster.Node, error) {
 	}
 	raft, err := cluster.Open(cluster.Config{
 		ID: m.home.Load().Node, Dir: m.node.path(raftFolder), Advertise: m.node.cfg.Cluster.Advertise, Machine: machine{m.store},
-		Listener: listener, Bootstrap: bootstrap, Logger: m.logger, Observer: m.metrics, Timing: cluster.Timing{Skew: m.node.cfg.ClockSkew},
+		Listener: listener, Bootstrap: bootstrap, Logger: m.logger, Observer: m.metrics, Timing: cluster.Timing{Skew: m.node.cfg.ClockSkew, RoundTrip: m.node.cfg.Cluster.RoundTrip},
 		TLS: cluster.TLS{
 			Certificate: func() *tls.Certificate { return m.certificate.Load() },
 			Roots:       func() *x509.CertPool { return m.roots.Load() },

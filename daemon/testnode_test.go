@@ -26,6 +26,7 @@ import (
 	warderv1 "warder/api/warder/v1"
 	"warder/daemon"
 	"warder/daemon/config"
+	"warder/keystore/kv"
 )
 
 const trustDomain = "test.warder.internal"
@@ -39,6 +40,7 @@ type testNode struct {
 	output    *lockedBuffer
 	operator  caller
 	client    *client.Client
+	through   func(kv.Log) kv.Log // nil: nothing
 }
 
 // caller is who asks: with a certificate, or without any.
@@ -114,7 +116,7 @@ func (n *testNode) launch(t testing.TB) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	run := &running{stop: stop, ended: make(chan error, 1)}
 	go func() {
-		run.ended <- daemon.Run(ctx, n.cfg, daemon.Program{Stdout: n.output, Stderr: n.output, Version: "test"})
+		run.ended <- daemon.Run(ctx, n.cfg, daemon.Through(daemon.Program{Stdout: n.output, Stderr: n.output, Version: "test"}, n.through))
 	}()
 	t.Cleanup(stop)
 	return run

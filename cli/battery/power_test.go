@@ -27,8 +27,13 @@ func newPowered(t *testing.T, kind string, size int64) *powered {
 
 // prepare is a Plan's: it gives each node its disk.
 func (p *powered) prepare(kind string, size int64) func(testing.TB, int, *town.Node) {
+	return p.on(func(t testing.TB) *town.Disk { return town.NewDisk(t, kind, size) })
+}
+
+// on is a Plan's Prepare for disks of any make.
+func (p *powered) on(make func(testing.TB) *town.Disk) func(testing.TB, int, *town.Node) {
 	return func(t testing.TB, _ int, n *town.Node) {
-		disk := town.NewDisk(t, kind, size)
+		disk := make(t)
 		p.disks[n], n.Data = disk, filepath.Join(disk.Dir, "data")
 	}
 }

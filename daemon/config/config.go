@@ -41,8 +41,9 @@ type API struct {
 
 // Cluster is where the other nodes reach this one.
 type Cluster struct {
-	Listen    string `yaml:"listen"`    // host:port; 127.0.0.1:8444
-	Advertise string `yaml:"advertise"` // host:port that the others dial; listen, when that names a host
+	Listen    string        `yaml:"listen"`     // host:port; 127.0.0.1:8444
+	Advertise string        `yaml:"advertise"`  // host:port that the others dial; listen, when that names a host
+	RoundTrip time.Duration `yaml:"round_trip"` // to the farthest node and back, 30ms to 1s: elections wait for ten; 30ms
 }
 
 // HSM is the token that unseals this node. It is found by label or serial, never by its slot.
@@ -170,6 +171,7 @@ func (c *Config) fill() {
 	if c.Cluster.Advertise == "" && namesHost(c.Cluster.Listen) {
 		c.Cluster.Advertise = c.Cluster.Listen
 	}
+	set(&c.Cluster.RoundTrip, 30*time.Millisecond)
 	if c.HSM != (HSM{}) {
 		set(&c.HSM.Sessions, 8)
 		set(&c.HSM.Timeout, 10*time.Second)

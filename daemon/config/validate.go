@@ -36,6 +36,7 @@ func (v *validator) config(c *Config) {
 	v.address("cluster.listen", c.Cluster.Listen)
 	v.check(validAddress(c.Cluster.Advertise) && namesHost(c.Cluster.Advertise), "cluster.advertise",
 		"give the host:port at which the other nodes reach this one, such as 10.0.0.1:8444; 0.0.0.0 and [::] name no host")
+	v.between("cluster.round_trip", c.Cluster.RoundTrip, 30*time.Millisecond, time.Second)
 	v.token(c)
 	v.tls(&c.TLS)
 	v.limits(&c.Limits)

@@ -98,6 +98,7 @@ func (s *Server) travel(ctx context.Context, procedure string, header http.Heade
 	}
 	if err == nil {
 		verdict, err = s.decide(ctx, call, row, header, message)
+		err = s.founded(row, err)
 	}
 	if recordErr := s.record(ctx, call, row.action, verdict, err); recordErr != nil {
 		return recordErr
@@ -144,6 +145,15 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 		err = s.Tokens.Spend(ctx, *claims)
 	}
 	return verdict, err
+}
+
+// founded gives a refusal that this node can stand by. One that was decided while it lost what it decides by, because it is
+// being sealed or stopped, or its disk failed, is for no fault of the caller's.
+func (s *Server) founded(row method, refused error) error {
+	if refused == nil || row.sealed || errors.Is(refused, errSealed) || s.Unread() == nil {
+		return refused
+	}
+	return errUnread
 }
 
 // serving refuses what the node cannot decide on now, at once, before anything of the caller is looked at.

@@ -11,8 +11,9 @@ import (
 
 // Disk is a file system of its own in a file, mounted by a loop device, whose power can be cut.
 type Disk struct {
-	Dir   string // where it is mounted
-	image string
+	Dir     string // where it is mounted
+	image   string
+	trigger string // the file that makes reads fail; of a frail disk
 }
 
 // NewDisk makes a file system of that kind ("ext4" or "xfs") and size in MiB, and mounts it. It needs root.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"testing"
 )
 
@@ -14,10 +15,13 @@ type Network struct {
 	hosts map[*Node]string // addresses
 }
 
+// networks counts the networks of this process: the links of one that is gone may still be there for a moment.
+var networks atomic.Int32
+
 // NewNetwork makes the bridge.
 func NewNetwork(t testing.TB) *Network {
 	t.Helper()
-	w := &Network{id: os.Getpid() % 10000, hosts: map[*Node]string{}}
+	w := &Network{id: (os.Getpid() + int(networks.Add(1))) % 10000, hosts: map[*Node]string{}}
 	command(t, nil, "ip", "link", "add", w.bridge(), "type", "bridge")
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", w.bridge()).Run() })
 	command(t, nil, "ip", "addr", "add", w.address(254)+"/24", "dev", w.bridge())
@@ -43,7 +47,7 @@ func (w *Network) Prepare(t testing.TB, number int, n *Node) {
 	w.run(t, n, "ip", "addr", "add", w.hosts[n]+"/24", "dev", "eth0")
 	w.run(t, n, "ip", "link", "set", "eth0", "up")
 	w.run(t, n, "ip", "link", "set", "lo", "up")
-	n.API, n.Peer, n.Metrics = w.port(n, 8443), w.port(n, 8444), w.port(n, 8445)
+	n.API, n.Peer, n.Metrics = w.port(n, 8443), w.port(n, peerPort), w.port(n, 8445)
 	n.Wrap = w.inside(n)
 }
 

@@ -1,6 +1,7 @@
 package town
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -28,6 +29,8 @@ type Plan struct {
 	Binary string
 	// Prepare may change a node before its configuration is written: its Data, addresses, Wrap and Env.
 	Prepare func(t testing.TB, number int, n *Node)
+	// RoundTrip is the nodes' cluster.round_trip; 30ms.
+	RoundTrip string
 	// Config gives lines for a node's configuration; by default a software token.
 	Config func(t testing.TB, n *Node) string
 }
@@ -81,8 +84,8 @@ func (town *Town) build(t testing.TB) *Node {
 	if plan.Prepare != nil {
 		plan.Prepare(t, number, n)
 	}
-	text := fmt.Sprintf("node: %s\ndata_dir: %s\ntrust_domain: %s\napi:\n  listen: [%q]\ncluster:\n  listen: %s\nmetrics:\n  listen: %s\nlog:\n  level: info\n%s",
-		n.ID, n.Data, TrustDomain, n.API, n.Peer, n.Metrics, plan.Config(t, n))
+	text := fmt.Sprintf("node: %s\ndata_dir: %s\ntrust_domain: %s\napi:\n  listen: [%q]\ncluster:\n  listen: %s\n  round_trip: %s\nmetrics:\n  listen: %s\nlog:\n  level: info\n%s",
+		n.ID, n.Data, TrustDomain, n.API, n.Peer, cmp.Or(plan.RoundTrip, "30ms"), n.Metrics, plan.Config(t, n))
 	if err := os.WriteFile(filepath.Join(dir, "warder.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

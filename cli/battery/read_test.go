@@ -1,0 +1,88 @@
+//go:build battery
+
+package battery_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"warder/api/client"
+	warderv1 "warder/api/warder/v1"
+	"warder/cli/battery/town"
+	"warder/cli/battery/work"
+)
+
+// TestReadErrors has every read of one node's disk fail, callers at work: while the node runs, with nothing of its files in
+// the system's memory; and when it is started, with nothing of one of its folders there. The node refuses or stops, and names
+// the fault; the others go on; on the mended disk it serves.
+func TestReadErrors(t *testing.T) {
+	needsRoot(t)
+	p := &powered{disks: map[*town.Node]*town.Disk{}}
+	p.Town = town.New(t, town.Plan{Prepare: p.on(func(t testing.TB) *town.Disk { return town.NewFrailDisk(t, "ext4", 300) })})
+	crew := work.Start(t, p.Town)
+	for _, one := range []struct {
+		name    string
+		leader  bool
+		running bool
+		folder  string // that cannot be read, below the node's data
+	}{
+		{"the leader runs", true, true, ""},
+		{"a follower runs", false, true, ""},
+		{"started, nothing can be read", false, false, ""},
+		{"started, the state cannot be read", false, false, "state"},
+		{"started, the Raft log cannot be read", false, false, "raft"},
+		{"started, the audit log cannot be read", false, false, "audit"},
+	} {
+		t.Run(one.name, func(t *testing.T) {
+			crew.Await(t, 50)
+			victim := p.Leader(t)
+			if !one.leader {
+				victim = p.Others(victim)[0]
+			}
+			disk, before := p.disks[victim], len(victim.Wrote(t))
+			defer disk.FailReads(t, false)
+			if !one.running {
+				victim.Stop()
+				disk.Recall(t, victim.Data)
+			}
+			disk.Forget(t, victim, filepath.Join(victim.Data, one.folder))
+			disk.FailReads(t, true)
+			if !one.running {
+				victim.Launch(t)
+			}
+			town.Eventually(t, "the node names its disk's fault, and stops or refuses", time.Minute, func() error {
+				if !strings.Contains(victim.Wrote(t)[before:], "input/output error") {
+					return errors.New("it says nothing of it")
+				}
+				return p.fails(t, victim)
+			})
+			crew.Await(t, 20)
+			t.Logf("stopped: %t", victim.Ended() != nil)
+			victim.Kill()
+			disk.FailReads(t, false)
+			disk.Unmount(t)
+			disk.Mount(t)
+			victim.Start(t)
+			p.Ready(t, victim)
+		})
+	}
+	crew.Finish(t)
+}
+
+// fails says, by nil, that a node has ended or answers with a problem; otherwise that all seems well.
+func (p *powered) fails(t *testing.T, n *town.Node) error {
+	if n.Ended() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	status, err := p.Dial(t, n).System.GetStatus(client.Linearizable(ctx), &warderv1.GetStatusRequest{})
+	if err == nil && len(status.GetProblems()) == 0 {
+		return errors.New("it says that all is well")
+	}
+	return nil
+}

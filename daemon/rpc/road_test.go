@@ -1,0 +1,49 @@
+package rpc
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"warder/daemon/identity/registry"
+	"warder/daemon/policy"
+	"warder/daemon/token"
+	"warder/keystore/keystoretest"
+	"warder/keystore/kv"
+)
+
+// TestNoRefusalWithoutItsGrounds: a node that loses what it decides by in the course of a request tells its caller that, and
+// not that it is not permitted. It was found by the battery, on a node that was stopped.
+func TestNoRefusalWithoutItsGrounds(t *testing.T) {
+	db, log := keystoretest.Open(t)
+	people := registry.New(db, time.Now)
+	tokens, err := token.New(token.Config{DB: db, Identities: people, Issuer: "https://test", Clock: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Update(t.Context(), func(tx *kv.Tx) error { return token.Found(tx, time.Now()) }); err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Config: Config{Registry: people, Tokens: tokens, Policies: policy.New(db, nil)}}
+	if err := s.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.founded(method{}, errDenied); !errors.Is(got, errDenied) {
+		t.Errorf("a node that has everything refuses with %v", got)
+	}
+	log.Keys().Clear()
+	if err := s.Reload(t.Context()); err == nil {
+		t.Fatal("a node without keys reads its records")
+	}
+	for _, refused := range []error{errDenied, errTokenScope, errUnauthenticated} {
+		if got := s.founded(method{}, refused); !errors.Is(got, errUnread) {
+			t.Errorf("a node that has nothing left to decide by refuses with %v", got)
+		}
+	}
+	if got := s.founded(method{}, errSealed); !errors.Is(got, errSealed) {
+		t.Errorf("a sealed node says %v", got)
+	}
+	if s.founded(method{}, nil) != nil {
+		t.Error("what was decided before is taken back")
+	}
+}
