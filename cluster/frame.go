@@ -35,6 +35,7 @@ const (
 	askStepDown  = 8
 	askDiverged  = 9  // index u64: your state differs from the majority's
 	askClock     = 10 // -> ns since 1970 u64
+	askProcess   = 11 // -> 16 bytes that this process alone has
 )
 
 // Statuses of answers. The list only grows.

@@ -38,6 +38,7 @@ type Node struct {
 	told        atomic.Uint64 // the highest index that commit was called with
 	fresh       atomic.Pointer[time.Time]
 	clocks      *clocks
+	twin        *twin
 
 	accepting sync.WaitGroup // the one goroutine that accepts
 	serving   sync.WaitGroup // one for each stream with questions
@@ -63,7 +64,7 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n := &Node{id: cfg.ID, cfg: cfg, logger: cfg.Logger, observer: cfg.Observer, network: cfg.Network,
 		over: make(chan struct{}), changed: make(chan struct{}), failed: make(chan struct{}),
-		removed: map[string]bool{}, known: map[string]bool{}, clocks: newClocks(cfg.Clock, cfg.Timing.Skew)}
+		removed: map[string]bool{}, known: map[string]bool{}, clocks: newClocks(cfg.Clock, cfg.Timing.Skew), twin: newTwin()}
 	if n.network == nil {
 		if n.network, err = transport.Listen(cfg.Listener, cfg.TLS, cfg.Logger); err != nil {
 			return nil, errors.Join(err, cfg.Listener.Close())
@@ -105,7 +106,7 @@ func (n *Node) openRaft() error {
 	local := address(n.id, n.cfg.Advertise)
 	conf := n.cfg.raft()
 	n.streams = newStreams(n.network, local)
-	n.trans = newRaftTransport(n.streams, n.standing, conf.Logger)
+	n.trans = newRaftTransport(n.streams, n.standing, n.twin, conf.Logger)
 	if empty && n.cfg.Bootstrap {
 		err = n.store.Bootstrap(conf, raft.Server{ID: raft.ServerID(n.id), Address: local}, n.trans)
 	}

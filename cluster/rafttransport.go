@@ -131,6 +131,7 @@ func (c *outgoing) Close() error {
 type raftTransport struct {
 	*raft.NetworkTransport
 	standing *standing
+	twin     *twin
 	incoming chan raft.RPC
 	stop     chan struct{}
 	once     sync.Once
@@ -142,8 +143,8 @@ var (
 	_ raft.WithPreVote = (*raftTransport)(nil)
 )
 
-func newRaftTransport(layer *streams, standing *standing, logger hclog.Logger) *raftTransport {
-	t := &raftTransport{standing: standing, incoming: make(chan raft.RPC), stop: make(chan struct{}),
+func newRaftTransport(layer *streams, standing *standing, twin *twin, logger hclog.Logger) *raftTransport {
+	t := &raftTransport{standing: standing, twin: twin, incoming: make(chan raft.RPC), stop: make(chan struct{}),
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: layer, MaxPool: 3, Timeout: raftTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 			// One message at a time to each follower. In raft v1.7.3 a pipeline hangs for good when an answer other
@@ -202,16 +203,27 @@ func refusal(command any) any {
 	return &raft.TimeoutNowResponse{RPCHeader: header}
 }
 
-func (t *raftTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, request *raft.RequestVoteRequest, response *raft.RequestVoteResponse) error {
-	if t.standing.outside.Load() {
+// stands says why this node does not stand for election.
+func (t *raftTransport) stands() error {
+	switch {
+	case t.standing.outside.Load():
 		return errOutside
+	case !t.twin.sure.Load():
+		return errUnsure
+	}
+	return nil
+}
+
+func (t *raftTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, request *raft.RequestVoteRequest, response *raft.RequestVoteResponse) error {
+	if err := t.stands(); err != nil {
+		return err
 	}
 	return t.NetworkTransport.RequestVote(id, target, request, response)
 }
 
 func (t *raftTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, request *raft.RequestPreVoteRequest, response *raft.RequestPreVoteResponse) error {
-	if t.standing.outside.Load() {
-		return errOutside
+	if err := t.stands(); err != nil {
+		return err
 	}
 	return t.NetworkTransport.RequestPreVote(id, target, request, response)
 }

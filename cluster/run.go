@@ -24,6 +24,7 @@ func (n *Node) Run(ctx context.Context) error {
 	inner, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var busy sync.WaitGroup
+	busy.Go(func() { n.watchTwin(inner) })
 	busy.Go(func() { n.followLeader(inner) })
 	busy.Go(func() { n.watch(inner) })
 	busy.Go(func() { n.keepSnapshots(inner) })

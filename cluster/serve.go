@@ -133,6 +133,8 @@ func (n *Node) answer(ctx context.Context, peer string, question frame) ([]byte,
 		return indexBody(n.raft.CurrentTerm()), nil
 	case askClock:
 		return indexBody(uint64(n.clocks.wall().UnixNano())), nil
+	case askProcess:
+		return n.twin.process[:], nil
 	case askStatus:
 		return n.status().encode(), nil
 	case askDemoted:

@@ -81,7 +81,7 @@ func endure(t *testing.T, at *town.Town, crew *work.Crew, links *town.Links, one
 	one.strike(t, links, leader, at.Others(leader))
 	before := crew.Done()
 	crew.Await(t, 20)
-	town.Pass(t, 15*time.Second)
+	town.Pass(t, 10*time.Second)
 	crew.Await(t, 20)
 	t.Logf("%d changes were acknowledged while it lasted; node %s led before, node %s leads", crew.Done()-before, leader.ID, at.Leader(t).ID)
 	links.Heal(t)

@@ -129,7 +129,7 @@ func parseEnrolmentToken(text string) (id string, secret []byte, err error) {
 		return "", nil, ErrEnrolmentRefused
 	}
 	secret, err = base64.RawURLEncoding.Strict().DecodeString(parts[2])
-	if err != nil || len(secret) != 32 {
+	if err != nil || len(secret) != 32 || strings.ContainsAny(parts[2], "\r\n") { // which the decoder passes over
 		return "", nil, ErrEnrolmentRefused
 	}
 	return parts[1], secret, nil

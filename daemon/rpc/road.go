@@ -336,6 +336,9 @@ func (s *Server) hide(call *Call, row method, claims *token.Claims, found target
 	if wanted == (policy.Resource{}) || row.caller == byAdmission || call.Authentication == "socket" {
 		return err // nothing was looked up yet: it is the request's own fault
 	}
+	if ofTheNode(err) {
+		return err // it tells nothing of the object
+	}
 	if refused := within(call, row, claims, wanted); refused != nil {
 		return refused
 	}
@@ -348,6 +351,16 @@ func (s *Server) hide(call *Call, row method, claims *token.Claims, found target
 		return err
 	}
 	return errDenied
+}
+
+// ofTheNode says whether an error is for what the node is in, and would be the same of every object.
+func ofTheNode(err error) bool {
+	switch reasonOf(err) {
+	case warderv1.Reason_REASON_SEALED, warderv1.Reason_REASON_SHUTTING_DOWN, warderv1.Reason_REASON_STALE,
+		warderv1.Reason_REASON_NO_LEADER, warderv1.Reason_REASON_DEADLINE_EXCEEDED, warderv1.Reason_REASON_CANCELED:
+		return true
+	}
+	return false
 }
 
 // maySignSomething says whether a request of some class would be allowed.

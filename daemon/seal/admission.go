@@ -177,7 +177,7 @@ func parseJoinToken(text string) (id string, secret []byte, err error) {
 		return "", nil, ErrJoinRefused
 	}
 	secret, err = base64.RawURLEncoding.Strict().DecodeString(parts[2])
-	if err != nil || len(secret) != 32 {
+	if err != nil || len(secret) != 32 || strings.ContainsAny(parts[2], "\r\n") { // which the decoder passes over
 		return "", nil, ErrJoinRefused
 	}
 	return parts[1], secret, nil

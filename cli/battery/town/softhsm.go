@@ -65,15 +65,29 @@ func (h *SoftHSM) Config(t testing.TB, n *Node) string {
 	if err := os.Mkdir(h.Tokens(n), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	lines := h.install(t, n, h.Label(n))
+	command(t, n.Env, "softhsm2-util", "--init-token", "--free", "--label", h.Label(n), "--so-pin", "so-battery-1234", "--pin", pin)
+	return lines
+}
+
+// Copied gives a copy of a node a copy of its token, and the lines of its configuration. See [Town.Copy].
+func (h *SoftHSM) Copied(t testing.TB, n, twin *Node) string {
+	t.Helper()
+	command(t, nil, "cp", "-a", h.Tokens(n), h.Tokens(twin))
+	return h.install(t, twin, h.Label(n))
+}
+
+// install has a node use the token in its folder.
+func (h *SoftHSM) install(t testing.TB, n *Node, label string) string {
+	t.Helper()
 	settings := filepath.Join(n.Dir, "softhsm2.conf")
 	text := fmt.Sprintf("directories.tokendir = %s\nobjectstore.backend = file\nlog.level = ERROR\n", h.Tokens(n))
 	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	n.Env = append(n.Env, "SOFTHSM2_CONF="+settings, "PROXY_MODULE="+h.module, "PROXY_FAULTS="+h.faults(n), "PROXY_CALLS="+h.calls(n))
-	command(t, n.Env, "softhsm2-util", "--init-token", "--free", "--label", h.Label(n), "--so-pin", "so-battery-1234", "--pin", pin)
 	h.SetPIN(t, n, pin)
-	return fmt.Sprintf("hsm:\n  module: %s\n  label: %s\n  pin: file:%s\n  timeout: 3s\n", h.proxy, h.Label(n), filepath.Join(n.Dir, "pin"))
+	return fmt.Sprintf("hsm:\n  module: %s\n  label: %s\n  pin: file:%s\n  timeout: 3s\n", h.proxy, label, filepath.Join(n.Dir, "pin"))
 }
 
 // Label is the label of a node's token, and Tokens the folder that holds it.

@@ -84,20 +84,29 @@ func (town *Town) build(t testing.TB) *Node {
 	if plan.Prepare != nil {
 		plan.Prepare(t, number, n)
 	}
+	n.configure(t, plan, plan.Config(t, n))
+	n.Start(t)
+	t.Cleanup(func() { n.bury(t) })
+	return n
+}
+
+// configure writes the node's configuration.
+func (n *Node) configure(t testing.TB, plan Plan, lines string) {
+	t.Helper()
 	text := fmt.Sprintf("node: %s\ndata_dir: %s\ntrust_domain: %s\napi:\n  listen: [%q]\ncluster:\n  listen: %s\n  round_trip: %s\nmetrics:\n  listen: %s\nlog:\n  level: info\n%s",
-		n.ID, n.Data, TrustDomain, n.API, n.Peer, cmp.Or(plan.RoundTrip, "30ms"), n.Metrics, plan.Config(t, n))
-	if err := os.WriteFile(filepath.Join(dir, "warder.yaml"), []byte(text), 0o600); err != nil {
+		n.ID, n.Data, TrustDomain, n.API, n.Peer, cmp.Or(plan.RoundTrip, "30ms"), n.Metrics, lines)
+	if err := os.WriteFile(filepath.Join(n.Dir, "warder.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	n.Start(t)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("node %s said at last:\n%s", n.ID, n.Log())
-		}
-		n.Resume()
-		n.Kill()
-	})
-	return n
+}
+
+// bury ends the node with the test.
+func (n *Node) bury(t testing.TB) {
+	if t.Failed() {
+		t.Logf("node %s in %s said at last:\n%s", n.ID, n.Dir, n.Log())
+	}
+	n.Resume()
+	n.Kill()
 }
 
 func (town *Town) found(t testing.TB) {

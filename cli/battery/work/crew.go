@@ -32,6 +32,7 @@ type Crew struct {
 	tolerated map[warderv1.Reason]bool // guarded by mu
 	wrong     []error                  // guarded by mu: what was seen to be wrong at once
 	refusals  map[string]int           // guarded by mu: by reason
+	beside    []context.CancelFunc     // guarded by mu: end what Beside began
 	written   int                      // guarded by mu: acknowledged changes of registers
 }
 
@@ -141,6 +142,11 @@ func (c *Crew) Await(t testing.TB, more int) {
 // Halt ends the work.
 func (c *Crew) Halt() {
 	c.stop()
+	c.mu.Lock()
+	for _, stop := range c.beside {
+		stop()
+	}
+	c.mu.Unlock()
 	c.done.Wait()
 }
 

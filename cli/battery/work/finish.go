@@ -57,6 +57,9 @@ func (c *Crew) Findings(t testing.TB) []error {
 	return findings
 }
 
+// Explained says whether what was recorded of the registers so far can be: while the crew works, without a look at the nodes.
+func (c *Crew) Explained() bool { return len(history.Registers(c.log.Ops())) == 0 }
+
 // Check holds one node that serves to everything that was acknowledged, when the crew has been halted.
 func (c *Crew) Check(t testing.TB, n *town.Node) {
 	t.Helper()

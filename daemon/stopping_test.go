@@ -1,0 +1,72 @@
+package daemon_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	warderv1 "warder/api/warder/v1"
+)
+
+// TestStoppingRefusesNobodyForGood stops the node while callers' requests are on their way. None may be told that it is not
+// permitted what it is.
+func TestStoppingRefusesNobodyForGood(t *testing.T) {
+	n := newTestNode(t, "one")
+	run := n.launch(t)
+	n.found(t)
+	n.must(t, n.operator, "/warder.v1.CredentialService/PutCredential", `{"namespace":"default","name":"one","profile":"binance","fields":[{"name":"api_key","value":"eA=="},{"name":"secret","value":"eA=="}]}`)
+	order := `{"namespace":"default","name":"one","request":{"method":"HTTP_METHOD_POST","url":"https://api.binance.com/api/v3/order?symbol=LTCBTC&side=BUY&type=MARKET&quantity=1"}}`
+	bot := n.workload(t, "default", "bot")
+	bot.http.Transport.(*http.Transport).MaxIdleConnsPerHost = 64
+	_, err := n.client.Policies.PutPolicy(t.Context(), &warderv1.PutPolicyRequest{Namespace: "default", Name: "some", Text: `permit (principal, action in [Action::"credential.sign", Action::"token.issue"], resource);`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bot = n.withToken(t, bot, strings.Replace(fmt.Sprintf(issueReveal, ""), "credential.reveal", "credential.sign", 1))
+	for range 6 {
+		ctx, stop := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for i := range 48 {
+			all.Go(func() {
+				for ctx.Err() == nil {
+					request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+"/warder.v1.CredentialService/SignWithCredential", strings.NewReader(order))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					request.Header.Set("Content-Type", "application/json")
+					request.Header.Set("Authorization", "Bearer "+bot.token)
+					if i%2 == 0 {
+						request.Header.Set("Warder-Consistency", "linearizable")
+					}
+					response, err := bot.http.Do(request)
+					if err != nil {
+						continue // the node is down
+					}
+					text := make([]byte, 4096)
+					length, _ := response.Body.Read(text) // a refusal's beginning holds its reason
+					response.Body.Close()
+					if why := reasonIn(text[:length]); why == "PERMISSION_DENIED" || strings.HasPrefix(why, "CERTIFICATE") || strings.HasPrefix(why, "TOKEN") || why == "INTERNAL" {
+						t.Errorf("a permitted request while the node stops: %d %s", response.StatusCode, text[:length])
+						return
+					}
+				}
+			})
+		}
+		n.serves(t)
+		if err := run.end(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("the node ended with %v", err)
+		}
+		stop()
+		all.Wait()
+		run = n.launch(t)
+		n.serves(t)
+	}
+	if err := run.end(); err != nil {
+		t.Errorf("the node ended with %v", err)
+	}
+}
