@@ -34,8 +34,9 @@ type Log struct {
 	segments []*segment
 	active   *os.File // the last segment, nil before the first record
 
-	tree      verify.Tree // owned by the writer, as are the next three
-	ahead     int64       // the active segment's bytes that exist on disk: zeros behind its length
+	writing   sync.Mutex // one group is written at a time; guards the next four after Open
+	tree      verify.Tree
+	ahead     int64 // the active segment's bytes that exist on disk: zeros behind its length
 	nodes     []verify.Hash
 	spare     group // what a group that was written leaves to the next: its room
 	committed atomic.Pointer[position]
@@ -106,8 +107,16 @@ func (l *Log) Append(ctx context.Context, r Record) (uint64, error) {
 	*buffer = prefixed
 	leaf := prefixed[1:]
 	g, index, err := l.enqueue(ctx, leaf, sha256.Sum256(prefixed), crc32.Checksum(leaf, castagnoli))
-	if err != nil || l.cfg.Mode == Relaxed {
-		return index, err
+	if err != nil {
+		return 0, err
+	}
+	if l.cfg.Mode == Durable && ctx.Done() == nil {
+		l.lead()
+	} else {
+		l.wake()
+	}
+	if l.cfg.Mode == Relaxed {
+		return index, nil
 	}
 	select {
 	case <-g.done:
@@ -147,7 +156,6 @@ func (l *Log) enqueue(ctx context.Context, leaf []byte, hash verify.Hash, sum ui
 			l.next++
 			g.add(index, leaf, hash, sum)
 			l.mu.Unlock()
-			l.wake()
 			return g, index, nil
 		}
 		taken := g.whenTaken()

@@ -8,19 +8,41 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 )
 
-// write is the one goroutine that touches the disk for records: while it waits for a sync, the callers that arrive
-// gather in the next group.
+// write writes the groups that no caller writes itself: while it waits for a sync, the callers that arrive gather in the
+// next group.
 func (l *Log) write() {
 	for {
 		select {
 		case <-l.work:
 			l.gather()
-			l.flush()
+			for l.waiting() {
+				l.flush()
+			}
 		case <-l.quit:
 			l.flush()
 			return
 		}
 	}
+}
+
+// lead lets a caller who would wait anyway write the open group, which saves two changes of goroutine. Where another is
+// at it, that one looks again when it is done.
+func (l *Log) lead() {
+	if !l.writing.TryLock() {
+		return
+	}
+	l.flushOpen()
+	l.writing.Unlock()
+	if l.waiting() {
+		l.wake()
+	}
+}
+
+// waiting says whether records wait for the disk.
+func (l *Log) waiting() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open.leaves) > 0
 }
 
 // gather lets a relaxed log collect for its interval.
@@ -36,8 +58,14 @@ func (l *Log) gather() {
 	}
 }
 
-// flush writes the open group, if it holds anything, and answers its callers.
 func (l *Log) flush() {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.flushOpen()
+}
+
+// flushOpen writes the open group, if it holds anything, and answers its callers; writing is held.
+func (l *Log) flushOpen() {
 	g := l.take()
 	if g == nil {
 		return
