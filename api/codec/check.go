@@ -30,6 +30,13 @@ func NewChecker(messages ...proto.Message) (*Checker, error) {
 // Check returns nil or a refusal with its reason: TOO_LARGE, UNKNOWN_FIELD or
 // INVALID_ARGUMENT. The refusal names the field and its rule, never its value.
 func (c *Checker) Check(request proto.Message) error {
+	if acceptPlain(request) {
+		return nil
+	}
+	return c.judge(request)
+}
+
+func (c *Checker) judge(request proto.Message) error {
 	if err := checkShape(request); err != nil {
 		return err
 	}

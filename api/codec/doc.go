@@ -11,4 +11,6 @@
 //
 // JSON of the requests and answers that come most often is read and written here
 // in its plain spelling, and by protojson in every other: read.go and write.go.
+// In the same way Check accepts them by itself where they plainly keep the rules,
+// and leaves every other verdict to protovalidate: accept.go.
 package codec

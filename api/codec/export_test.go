@@ -1,7 +1,13 @@
 package codec
 
-// What the tests hold against protojson.
+import "google.golang.org/protobuf/proto"
+
+// What the tests hold against protojson and protovalidate.
 var (
-	ReadPlain  = readPlain
-	WritePlain = writePlain
+	ReadPlain   = readPlain
+	WritePlain  = writePlain
+	AcceptPlain = acceptPlain
 )
+
+// Judge is Check of a request that is not plain.
+func (c *Checker) Judge(request proto.Message) error { return c.judge(request) }
