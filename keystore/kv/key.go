@@ -30,11 +30,16 @@ func K(parts ...string) Key {
 	if len(parts) > MaxParts {
 		return Key{parts: MaxParts + 1}
 	}
-	var b strings.Builder
+	size := len(parts)
 	for _, p := range parts {
 		if len(p) == 0 || len(p) > MaxPartSize {
 			return Key{parts: MaxParts + 1}
 		}
+		size += len(p)
+	}
+	var b strings.Builder
+	b.Grow(size)
+	for _, p := range parts {
 		b.WriteByte(byte(len(p)))
 		b.WriteString(p)
 	}
