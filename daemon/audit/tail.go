@@ -75,7 +75,8 @@ func cutShort(tail []byte, offset, bad int64, id [8]byte) bool {
 	if bad == 0 && (len(tail) < 4 || binary.BigEndian.Uint32(tail) == 0) {
 		return true // no group was begun
 	}
-	return int64(len(tail)) < bad+claimed(tail[bad:]) || hole(tail, offset)
+	rest := tail[min(bad, int64(len(tail))):] // a record before it may end with zeros
+	return int64(len(tail)) < bad+claimed(rest) || hole(tail, offset)
 }
 
 // claimed is how many bytes must follow a place for the group to be whole: a frame of the length that stands there, and
