@@ -29,7 +29,7 @@ func acceptPlain(request proto.Message) bool {
 }
 
 func acceptIssueToken(m *warderv1.IssueTokenRequest) bool {
-	if !known(m) || !between(1, len(m.GetGrants()), 16) || !acceptLife(m.GetTtl()) || m.GetMaxUses() > 1_000_000 {
+	if !known(m) || !upTo(len(m.GetGrants()), 16) || !acceptLife(m.GetTtl()) || m.GetMaxUses() > 1_000_000 {
 		return false
 	}
 	for _, grant := range m.GetGrants() {
@@ -46,7 +46,7 @@ func acceptLife(m *durationpb.Duration) bool {
 }
 
 func acceptActions(actions []string) bool {
-	if !between(1, len(actions), 16) {
+	if !upTo(len(actions), 16) {
 		return false
 	}
 	for i, action := range actions {
@@ -86,17 +86,17 @@ func acceptInput(m *warderv1.SignWithKeyRequest) bool {
 	case *warderv1.SignWithKeyRequest_Digest:
 		return input != nil && len(input.Digest) == 32
 	case *warderv1.SignWithKeyRequest_Message:
-		return input != nil && between(1, len(input.Message), 65536)
+		return input != nil && upTo(len(input.Message), 65536)
 	}
 	return false
 }
 
 func acceptPutCredential(m *warderv1.PutCredentialRequest) bool {
-	if !known(m) || !isName(m.GetNamespace()) || !isName(m.GetName()) || !isName(m.GetProfile()) || !between(1, len(m.GetFields()), 16) {
+	if !known(m) || !isName(m.GetNamespace()) || !isName(m.GetName()) || !isName(m.GetProfile()) || !upTo(len(m.GetFields()), 16) {
 		return false
 	}
 	for _, secret := range m.GetFields() {
-		if secret == nil || !known(secret) || !isFieldName(secret.GetName()) || !between(1, len(secret.GetValue()), 16384) {
+		if secret == nil || !known(secret) || !isFieldName(secret.GetName()) || !upTo(len(secret.GetValue()), 16384) {
 			return false
 		}
 	}
@@ -106,7 +106,8 @@ func acceptPutCredential(m *warderv1.PutCredentialRequest) bool {
 // known says that a message itself has no unknown field.
 func known(m proto.Message) bool { return len(m.ProtoReflect().GetUnknown()) == 0 }
 
-func between(least, n, most int) bool { return least <= n && n <= most }
+// upTo says that there is one at least, and no more than most.
+func upTo(n, most int) bool { return n > 0 && n <= most }
 
 // isNamed says that an enum's value is one of those that it names, and not the first, which stands for none.
 func isNamed(names map[int32]string, value int32) bool {
@@ -145,7 +146,7 @@ func isFieldName(text string) bool {
 			return false
 		}
 	}
-	return between(1, len(text), 63)
+	return upTo(len(text), 63)
 }
 
 // isToken is a token of RFC 9110, section 5.6.2, of at most 128.
@@ -157,7 +158,7 @@ func isToken(text string) bool {
 			return false
 		}
 	}
-	return between(1, len(text), 128)
+	return upTo(len(text), 128)
 }
 
 // isHeaderValue is ^[\t\x20-\x7e]*$ of at most 8192.

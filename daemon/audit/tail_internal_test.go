@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"math/rand/v2"
 	"testing"
@@ -34,7 +35,7 @@ func judge(tail []byte, offset int64, first uint64) (whole, short bool) {
 		if whole {
 			return true, false
 		}
-		if bad, ok := err.(*torn); ok {
+		if bad := (*torn)(nil); errors.As(err, &bad) {
 			return false, cutShort(bytes.TrimRight(tail, "\x00"), offset, bad.offset-offset, tailLog)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // For all who look it is the same as that context; only where its time ends and then the caller goes away, with nobody
 // who looked or waited, it may say that the caller did.
 type term struct {
-	context.Context // the connection's
+	context.Context //nolint:containedctx // the connection's, of which this is the child
 	id              string
 	deadline        time.Time
 
@@ -23,8 +23,8 @@ type term struct {
 
 // bound is the context that a term stands for.
 type bound struct {
-	context.Context
-	cancel context.CancelFunc
+	context.Context //nolint:containedctx // it is what a term stands for
+	cancel          context.CancelFunc
 }
 
 // begin makes the context that term stands for, once.

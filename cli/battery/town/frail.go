@@ -37,7 +37,7 @@ func NewFrailDisk(t testing.TB, kind string, size int64) *Disk {
 	go func() { ended <- serving.Wait() }()
 	t.Cleanup(func() {
 		_ = exec.Command("fusermount3", "-u", "-z", d.image).Run() // it may have ended by itself
-		<-ended
+		_ = <-ended                                                // as above
 	})
 	Eventually(t, "the disk is served", 10*time.Second, func() error {
 		info, err := os.Stat(d.image)
@@ -119,7 +119,7 @@ func (d *Disk) pageOut(t testing.TB, pid int, folder string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(process)
+	defer func() { _ = unix.Close(process) }() // it was only asked
 	maps, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "maps"))
 	if err != nil {
 		t.Fatal(err)
