@@ -24,6 +24,7 @@ func badgerOptions(dir string, l *badgerLog) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithLogger(l).
 		WithSyncWrites(true).
+		WithBypassLockGuard(true).  // Store has a lock of its own, which a child between fork and exec does not keep
 		WithDetectConflicts(false). // Apply is the only writer
 		WithMemTableSize(memTableSize).
 		WithValueThreshold(inlineValue).

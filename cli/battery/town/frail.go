@@ -33,11 +33,11 @@ func NewFrailDisk(t testing.TB, kind string, size int64) *Disk {
 	if err := serving.Start(); err != nil {
 		t.Fatalf("%v: make deps-faults", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- serving.Wait() }()
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = serving.Wait() }() // it is told to end by having its mount taken away
 	t.Cleanup(func() {
 		_ = exec.Command("fusermount3", "-u", "-z", d.image).Run() // it may have ended by itself
-		_ = <-ended                                                // as above
+		<-ended
 	})
 	Eventually(t, "the disk is served", 10*time.Second, func() error {
 		info, err := os.Stat(d.image)
