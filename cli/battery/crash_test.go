@@ -42,25 +42,25 @@ func TestCrash(t *testing.T) {
 		binary func(testing.TB) string
 		strike func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node // gives those that were killed
 	}{
-		{"any", times(6, 120), nil, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
+		{"any", times(6, 60), nil, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
 			return kill(at.Nodes[random.IntN(len(at.Nodes))])
 		}},
-		{"leader", times(2, 30), nil, func(t *testing.T, at *town.Town, _ *rand.Rand) []*town.Node { return kill(at.Leader(t)) }},
-		{"follower", times(2, 25), nil, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
+		{"leader", times(2, 20), nil, func(t *testing.T, at *town.Town, _ *rand.Rand) []*town.Node { return kill(at.Leader(t)) }},
+		{"follower", times(2, 15), nil, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
 			return kill(at.Others(at.Leader(t))[random.IntN(2)])
 		}},
-		{"all", times(2, 40), nil, func(t *testing.T, at *town.Town, _ *rand.Rand) []*town.Node { return kill(at.Nodes...) }},
-		{"snapshot", times(2, 30), frequentSnapshots, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
+		{"all", times(2, 30), nil, func(t *testing.T, at *town.Town, _ *rand.Rand) []*town.Node { return kill(at.Nodes...) }},
+		{"snapshot", times(2, 20), frequentSnapshots, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
 			return killWhile(t, at.Nodes[random.IntN(3)], "writes a snapshot", "raft/snapshots/*.tmp")
 		}},
-		{"install", times(1, 14), frequentSnapshots, killInstalling},
-		{"root rotation", times(2, 16), nil, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
+		{"install", times(1, 8), frequentSnapshots, killInstalling},
+		{"root rotation", times(2, 10), nil, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
 			return killRotating(t, at, random, beginRoot)
 		}},
-		{"data rotation", times(2, 16), nil, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
+		{"data rotation", times(2, 10), nil, func(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
 			return killRotating(t, at, random, beginData)
 		}},
-		{"join", times(2, 8), nil, killJoining},
+		{"join", times(2, 6), nil, killJoining},
 		{"removal", times(1, 2), nil, killRemoving},
 	} {
 		t.Run(one.name, func(t *testing.T) {

@@ -25,7 +25,7 @@ func TestPause(t *testing.T) {
 		t.Run(one.name, func(t *testing.T) {
 			at := town.New(t, town.Plan{})
 			crew := work.Start(t, at)
-			for turn := range times(2, 12) {
+			for turn := range times(2, 10) {
 				victim := one.victim(t, at)
 				suspend(t, at, crew, victim, turn)
 				at.Ready(t, victim)

@@ -26,7 +26,7 @@ func TestGrowth(t *testing.T) {
 	softHSM := town.BareSoftHSM(t)
 	at := oneNode(t, softHSM, "")
 	g := &growth{at: at, n: at.Nodes[0], bot: furnish(t, at)}
-	r := &table{title: "One node, by its records", head: []string{"records", "writes a second, 64 writers", "of the first", "start to ready, s", "resident after the start, MiB", "bytes of memory for each record more", "bytes on disk for each record", "audit log, bytes for each record"}}
+	r := &table{title: "One node, by its records", head: []string{"records", "writes a second, 64 writers", "of the first", "start to ready, s", "resident after the start, MiB", "of it not of files, MiB", "bytes of memory for each record more", "of it not of files", "bytes on disk for each record", "audit log, bytes for each record"}}
 	for _, size := range sizes {
 		g.to(t, size, r)
 	}
@@ -35,13 +35,13 @@ func TestGrowth(t *testing.T) {
 }
 
 type growth struct {
-	at       *town.Town
-	n        *town.Node
-	bot      *bot
-	writer   writer
-	first    float64 // writes a second at the first size
-	records  int     // and resident memory, at the size before
-	resident int64
+	at      *town.Town
+	n       *town.Node
+	bot     *bot
+	writer  writer
+	first   float64 // writes a second at the first size
+	records int     // and memory, at the size before
+	memory  memory
 }
 
 func (g *growth) to(t testing.TB, size int, r *table) {
@@ -59,20 +59,23 @@ func (g *growth) to(t testing.TB, size int, r *table) {
 		g.first = rate
 	}
 	records := int(g.writer.made.Load())
-	start, resident := g.starts(t)
+	start, now := g.starts(t)
 	state, audit := diskOf(t, g.n.Data, "audit")
-	each := "the first"
-	if g.records > 0 {
-		each = number(float64(resident-g.resident) / float64(records-g.records))
+	each, own := "the first", ""
+	if more := float64(records - g.records); g.records > 0 {
+		each, own = number(float64(now.all-g.memory.all)/more), number(float64(now.anonymous-g.memory.anonymous)/more)
 	}
-	g.records, g.resident = records, resident
-	r.add(fmt.Sprint(records), spread(rates.of(perSecond)), number(rate/g.first), spread(start), number(float64(resident)/(1<<20)), each,
+	g.records, g.memory = records, now
+	r.add(fmt.Sprint(records), spread(rates.of(perSecond)), number(rate/g.first), spread(start), number(float64(now.all)/(1<<20)), number(float64(now.anonymous)/(1<<20)), each, own,
 		number(float64(state)/float64(records)), number(float64(audit)/float64(records)))
-	t.Logf("%d records: %s writes a second, start %s s, %d MiB", records, number(rate), spread(start), resident>>20)
+	t.Logf("%d records: %s writes a second, start %s s, %d MiB", records, number(rate), spread(start), now.all>>20)
 }
 
+// memory is a node's, in bytes.
+type memory struct{ all, anonymous int64 }
+
 // starts stops and starts the node some times: the time until it answers its first secret read, in seconds, and its memory then.
-func (g *growth) starts(t testing.TB) (took []float64, resident int64) {
+func (g *growth) starts(t testing.TB) (took []float64, now memory) {
 	t.Helper()
 	text := kinds()[0].request(g.bot)
 	for range times(1, 3) {
@@ -86,9 +89,9 @@ func (g *growth) starts(t testing.TB) (took []float64, resident int64) {
 			return once(t, serverOf(g.n), g.bot.certificate, text)
 		})
 		took = append(took, time.Since(began).Seconds())
-		resident = g.n.Resident(t)
+		now = memory{g.n.Resident(t), g.n.Anonymous(t)}
 	}
-	return took, resident
+	return took, now
 }
 
 // joins lets a new node join: it installs a snapshot of everything.

@@ -76,7 +76,7 @@ func (h *hot) measure(t testing.TB) {
 	plain, node := dial(t, h.plain, h.bot.certificate, h.shape.connections), dial(t, h.node, h.bot.certificate, h.shape.connections)
 	floor := always(wire.Post("/", "", readBody))
 	offer(t, h.plain, plain, 0, long/4, floor) // warm
-	for range times(1, 5) {
+	for range times(1, 3) {
 		h.note(floorTName, offer(t, h.plain, plain, h.shape.rate, long, floor))
 		h.note(floorSName, figures{cpu: floorS(t, long/8)})
 		for _, w := range kinds() {

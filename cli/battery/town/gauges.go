@@ -36,16 +36,22 @@ func (n *Node) Gauge(t testing.TB, name string) float64 {
 }
 
 // Resident is the node's memory (VmRSS), in bytes.
-func (n *Node) Resident(t testing.TB) int64 {
+func (n *Node) Resident(t testing.TB) int64 { return n.memory(t, "VmRSS:") }
+
+// Anonymous is the part of it that is no file's (RssAnon): pages of the store's files, which the kernel takes back when it
+// needs them, are the rest.
+func (n *Node) Anonymous(t testing.TB) int64 { return n.memory(t, "RssAnon:") }
+
+func (n *Node) memory(t testing.TB, name string) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.PID()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	_, rest, _ := strings.Cut(string(status), name)
 	fields := strings.Fields(rest)
 	if len(fields) == 0 {
-		t.Fatalf("no VmRSS in %s", status)
+		t.Fatalf("no %s in %s", name, status)
 	}
 	kib, err := strconv.ParseInt(fields[0], 10, 64)
 	if err != nil {
