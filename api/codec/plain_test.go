@@ -179,7 +179,7 @@ func TestWritePlain(t *testing.T) {
 			}
 		}
 	})
-	if taken < 500 {
+	if taken < 50 { // of 20 rounds, which the short form is
 		t.Errorf("%d answers were written; the others were left to protojson", taken)
 	}
 }

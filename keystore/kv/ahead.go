@@ -14,7 +14,12 @@ type ahead struct {
 	rows   map[string][]version
 	count  int // rows that writing it may write, at most
 	weight int // on that transaction, see Batch.weight
+	size   int // bytes of all versions
 }
+
+// maxAhead bounds the bytes that wait to be written: memory, what one transaction writes below the disk's reserve, and far
+// less than by what Badger maps its value log larger than it lets it grow. To map more moves the file under its readers.
+const maxAhead = 16 << 20
 
 // version is what a row was from one change on; nil for no row.
 type version struct {
@@ -26,7 +31,7 @@ func newAhead() *ahead { return &ahead{rows: map[string][]version{}} }
 
 // takes reports whether one transaction of Badger can still hold all of it with c: twice what one batch may bring.
 func (a *ahead) takes(c *change) bool {
-	return a.count+c.rows <= 2*maxRows && a.weight+c.weight <= 2*maxRowWeight
+	return a.count+c.rows <= 2*maxRows && a.weight+c.weight <= 2*maxRowWeight && a.size+c.size <= maxAhead
 }
 
 func (a *ahead) add(number uint64, c *change) {
@@ -35,6 +40,7 @@ func (a *ahead) add(number uint64, c *change) {
 	}
 	a.count += c.rows
 	a.weight += c.weight
+	a.size += c.size
 }
 
 // at gives a row as the change with that number left it; false when it is not here.
@@ -73,7 +79,7 @@ func (v *view) span(prefix, start string) []keyed {
 	defer v.store.mu.RUnlock()
 	var found []keyed
 	for i, a := range v.ahead {
-		if a == nil {
+		if a == nil || i == 1 && v.whole {
 			continue
 		}
 		for key := range a.rows {

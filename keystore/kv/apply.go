@@ -91,22 +91,21 @@ func (s *Store) take(c *change) error {
 }
 
 func (s *Store) keep(c *change) error {
-	if !s.behind {
+	if s.behind == nil || !s.behind() {
 		return s.through(c)
 	}
+	// What opens the node's keys is not shown before it is on the disk: the node tells others that it has it.
+	system := slices.ContainsFunc(c.touched, func(t Target) bool { return t.Space.system() })
 	s.mu.Lock()
-	room := s.ahead.takes(c)
+	room := !system && s.ahead.takes(c)
 	if room {
 		s.change++
 		s.ahead.add(s.change, c)
 		s.state = c.state
 	}
 	s.mu.Unlock()
-	switch {
-	case !room:
+	if !room {
 		return s.through(c)
-	case slices.ContainsFunc(c.touched, func(t Target) bool { return t.Space.system() }):
-		return s.Flush() // what opens the node's keys is never behind what the node has heard of them
 	}
 	select {
 	case s.dirty <- struct{}{}:

@@ -14,6 +14,7 @@ type change struct {
 	state   state
 	rows    int // that the transaction will write, at most
 	weight  int // on that transaction, see Batch.weight
+	size    int // bytes of the rows as they are now
 	touched []Target
 }
 
@@ -274,6 +275,7 @@ func (c *change) finish() {
 			c.state.sum.sub(rowDigest([]byte(key), x.old))
 			c.state.count--
 		}
+		c.size += len(key) + len(x.now)
 		if x.now != nil {
 			c.state.sum.add(rowDigest([]byte(key), x.now))
 			c.state.count++

@@ -153,7 +153,7 @@ func (s *Store) adopt(g *generation, st state) (former *generation) {
 	b := openBase(g)
 	s.mu.Lock()
 	former, old := s.gen, s.base
-	s.gen, s.base, s.ahead, s.recent = g, b, newAhead(), nil
+	s.gen, s.base, s.ahead, s.recent, s.saving = g, b, newAhead(), nil, false
 	s.state, s.written = st, st
 	s.mu.Unlock()
 	if old != nil {

@@ -52,8 +52,8 @@ type Store struct {
 	free    func(dir string) (uint64, error)
 	lock    *os.File
 
-	write  sync.Mutex // held by Apply, Restore and Close: one change at a time
-	behind bool       // guarded by write; Run writes what Apply takes
+	write  sync.Mutex  // held by Apply, Restore and Close: one change at a time
+	behind func() bool // guarded by write; whether Run writes what Apply takes, in time; nil: there is no Run
 
 	disk   sync.Mutex    // held while Badger or the mark is written
 	marked uint64        // guarded by disk; applied index of the last mark
@@ -64,6 +64,7 @@ type Store struct {
 	base      *base        // of gen: what was written; nil once closed
 	written   state        // of base
 	recent    *ahead       // what is being written, or was last; nil when nothing was
+	saving    bool         // recent is being written, or was not: base lacks it
 	ahead     *ahead       // what was applied since
 	change    uint64       // the number of the last change in ahead, since the store was opened
 	state     state        // of all that was applied

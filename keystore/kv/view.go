@@ -37,6 +37,7 @@ type view struct {
 	store  *Store
 	base   *base
 	ahead  [2]*ahead // the newer first; nil for none
+	whole  bool      // base has the older of them: it only saves the way to Badger
 	change uint64    // the last one that it shows
 }
 
@@ -48,7 +49,7 @@ func (s *Store) view() (*view, error) {
 		return nil, ErrClosed
 	}
 	s.base.acquire()
-	return &view{store: s, base: s.base, ahead: [2]*ahead{s.ahead, s.recent}, change: s.change}, nil
+	return &view{store: s, base: s.base, ahead: [2]*ahead{s.ahead, s.recent}, whole: !s.saving, change: s.change}, nil
 }
 
 func (v *view) release() { v.base.release() }

@@ -1,50 +1,14 @@
 package kv
 
 import (
-	"context"
 	"fmt"
 	"iter"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
 )
 
 // markEvery is how many log entries may pass between two marks.
 const markEvery = 4096
-
-// writeDelay is how long Run lets changes gather before they are written: the log's own mark is as far behind, so that no
-// more of the log than before has nothing to be held against.
-const writeDelay = 50 * time.Millisecond
-
-// Run lets Apply return when a change can be read, and writes what was applied behind it, many changes in one
-// transaction. That is as durable as the log: it has each change before it is applied, and gives again what a crash took
-// from the store. Without Run, Apply waits for the disk.
-//
-// Run returns nil when ctx has ended and all is written, or the fault that stopped the store.
-func (s *Store) Run(ctx context.Context) error {
-	s.setBehind(true)
-	defer s.setBehind(false)
-	for {
-		select {
-		case <-ctx.Done():
-			return s.Flush()
-		case <-s.dirty:
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(writeDelay):
-		}
-		if err := s.Flush(); err != nil {
-			return err
-		}
-	}
-}
-
-func (s *Store) setBehind(on bool) {
-	s.write.Lock()
-	defer s.write.Unlock()
-	s.behind = on
-}
 
 // Flush writes all that was applied so far to the disk.
 func (s *Store) Flush() error {
@@ -64,7 +28,7 @@ func (s *Store) flush() error {
 		s.mu.Unlock()
 		return nil
 	}
-	s.ahead, s.recent = newAhead(), writing
+	s.ahead, s.recent, s.saving = newAhead(), writing, true
 	s.mu.Unlock()
 	// What was written last stays at hand: the rows that every change changes are mostly in there.
 	if err := s.save(writing.newest, st, writing); err != nil {
@@ -96,7 +60,7 @@ func (s *Store) save(rows iter.Seq2[string, row], st state, recent *ahead) error
 func (s *Store) show(b *base, st state, recent *ahead) {
 	s.mu.Lock()
 	old := s.base
-	s.base, s.recent, s.written = b, recent, st
+	s.base, s.recent, s.saving, s.written = b, recent, false, st
 	s.mu.Unlock()
 	old.release()
 }

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -192,23 +193,111 @@ func TestFaultBehind(t *testing.T) {
 	}
 }
 
-// TestKeyringIsNotBehind loses what is not on the disk right after a keyring was stored: the keyring is there. In virtual
-// time the moment at which changes are written by themselves does not come.
+// TestKeyringIsNotBehind stores a keyring while changes wait to be written: nobody sees it before it is on the disk. In
+// virtual time the moment at which changes are written by themselves does not come.
 func TestKeyringIsNotBehind(t *testing.T) {
 	dir := t.TempDir()
 	want := []byte("a sealed keyring")
 	synctest.Test(t, func(t *testing.T) {
-		s := openStore(t, dir)
-		running(t, s)
+		var s *kv.Store
+		writing := false
+		s, err := kv.OpenStore(kv.StoreConfig{Dir: dir, Free: func(string) (uint64, error) {
+			if writing {
+				if _, rev, err := s.SealedKeyring(); rev != 0 || err != nil {
+					t.Errorf("before it is written the keyring is seen at revision %d, %v", rev, err)
+				}
+			}
+			return 1 << 40, nil
+		}})
+		must(t, err)
+		defer func() { must(t, s.Close()) }()
+		stop := running(t, s)
 		synctest.Wait()
 		apply(t, s, 1, put(record("a"), "v"))
 		if behind := openStore(t, readTree(t, dir).write(t)); behind.Applied() != 0 {
 			t.Fatalf("the disk is at %d before it was written: the test shows nothing", behind.Applied())
 		}
+		writing = true
 		apply(t, s, 2, kv.Batch{Put: []kv.Put{{Target: kv.Target{Space: kv.SpaceKeyring}, Sealed: want}}})
+		writing = false
 		crashed := openStore(t, readTree(t, dir).write(t))
 		if got, _, err := crashed.SealedKeyring(); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("the disk has %q, %v", got, err)
+		}
+		must(t, stop())
+	})
+}
+
+// TestWhatWaitsIsBounded lets the disk stand still while changes come: after some megabytes they wait for it.
+func TestWhatWaitsIsBounded(t *testing.T) {
+	t.Parallel() // it waits for the disk
+	still := make(chan struct{})
+	var stands atomic.Bool
+	s, err := kv.OpenStore(kv.StoreConfig{Dir: t.TempDir(), Free: func(string) (uint64, error) {
+		if stands.Load() {
+			<-still
+		}
+		return 1 << 40, nil
+	}})
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	stop := running(t, s)
+	large := strings.Repeat("x", 1<<20)
+	apply(t, s, 1, put(record("first"), large))
+	must(t, s.Flush())
+	stands.Store(true)
+	taken := make(chan struct{})
+	go func() {
+		defer close(taken)
+		for i := range uint64(64) {
+			apply(t, s, 2+i, put(record(fmt.Sprint(i)), large[:1<<19]))
+		}
+	}()
+	select {
+	case <-taken:
+		t.Error("32 MiB were taken, and the disk had none of it")
+	case <-time.After(400 * time.Millisecond): // they wait, as they should
+	}
+	stands.Store(false)
+	close(still)
+	<-taken
+	must(t, stop())
+}
+
+// TestRunEndsWithAllWritten lets a change come while Run writes for the last time: it waits for the disk then, as every
+// change does once Run is over.
+func TestRunEndsWithAllWritten(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		var s *kv.Store
+		ending, late, next := false, make(chan struct{}, 8), uint64(2)
+		s, err := kv.OpenStore(kv.StoreConfig{Dir: dir, Free: func(string) (uint64, error) {
+			if ending && next < 6 { // every time that Run writes, or its last time might not be among them
+				index := next
+				next++
+				go func() {
+					apply(t, s, index, put(record("late"), fmt.Sprint(index)))
+					late <- struct{}{}
+				}()
+				for range 100_000 { // time enough for a change that does not wait
+					runtime.Gosched()
+				}
+			}
+			return 1 << 40, nil
+		}})
+		must(t, err)
+		defer func() { must(t, s.Close()) }()
+		stop := running(t, s)
+		synctest.Wait()
+		apply(t, s, 1, put(record("a"), "v"))
+		ending = true
+		must(t, stop())
+		ending = false
+		for range next - 2 {
+			<-late
+		}
+		if disk := openStore(t, readTree(t, dir).write(t)); disk.Applied() != s.Applied() {
+			t.Errorf("Run has ended, and the disk is at %d of %d", disk.Applied(), s.Applied())
 		}
 	})
 }
