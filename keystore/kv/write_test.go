@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -270,15 +271,14 @@ func TestRunEndsWithAllWritten(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		var s *kv.Store
-		ending, late, next := false, make(chan struct{}, 8), uint64(2)
+		var ending atomic.Bool
+		var late sync.WaitGroup
+		next := uint64(2) // guarded by the store: it asks for one write at a time how much is free
 		s, err := kv.OpenStore(kv.StoreConfig{Dir: dir, Free: func(string) (uint64, error) {
-			if ending && next < 6 { // every time that Run writes, or its last time might not be among them
+			if ending.Load() && next < 6 { // every time that Run writes, or its last time might not be among them
 				index := next
 				next++
-				go func() {
-					apply(t, s, index, put(record("late"), fmt.Sprint(index)))
-					late <- struct{}{}
-				}()
+				late.Go(func() { apply(t, s, index, put(record("late"), fmt.Sprint(index))) })
 				for range 100_000 { // time enough for a change that does not wait
 					runtime.Gosched()
 				}
@@ -290,12 +290,10 @@ func TestRunEndsWithAllWritten(t *testing.T) {
 		stop := running(t, s)
 		synctest.Wait()
 		apply(t, s, 1, put(record("a"), "v"))
-		ending = true
+		ending.Store(true)
 		must(t, stop())
-		ending = false
-		for range next - 2 {
-			<-late
-		}
+		ending.Store(false)
+		late.Wait()
 		if disk := openStore(t, readTree(t, dir).write(t)); disk.Applied() != s.Applied() {
 			t.Errorf("Run has ended, and the disk is at %d of %d", disk.Applied(), s.Applied())
 		}
