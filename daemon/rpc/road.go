@@ -147,13 +147,19 @@ func (s *Server) decide(ctx context.Context, call *Call, row method, header http
 	return verdict, err
 }
 
-// founded gives a refusal that this node can stand by. One that was decided while it lost what it decides by, because it is
-// being sealed or stopped, or its disk failed, is for no fault of the caller's.
+// founded gives what this node can stand by of what it decided. A refusal made while it lost what it decides by, because it
+// is being sealed or stopped, or its disk failed, is for no fault of the caller's; and a clock that was set meanwhile may have
+// decided either way.
 func (s *Server) founded(row method, refused error) error {
-	if refused == nil || row.sealed || errors.Is(refused, errSealed) || s.Unread() == nil {
+	switch {
+	case row.sealed || errors.Is(refused, errSealed):
 		return refused
+	case s.Cluster.Clock() != nil:
+		return errClock
+	case refused != nil && s.Unread() != nil:
+		return errUnread
 	}
-	return errUnread
+	return refused
 }
 
 // serving refuses what the node cannot decide on now, at once, before anything of the caller is looked at.

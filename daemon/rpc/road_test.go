@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"warder/daemon/authn/mtls"
 	"warder/daemon/identity/registry"
 	"warder/daemon/policy"
 	"warder/daemon/token"
@@ -24,7 +25,8 @@ func TestNoRefusalWithoutItsGrounds(t *testing.T) {
 	if err := db.Update(t.Context(), func(tx *kv.Tx) error { return token.Found(tx, time.Now()) }); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Config: Config{Registry: people, Tokens: tokens, Policies: policy.New(db, nil)}}
+	clock := &wall{}
+	s := &Server{Config: Config{Cluster: clock, Registry: people, Tokens: tokens, Policies: policy.New(db, nil)}}
 	if err := s.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -45,5 +47,28 @@ func TestNoRefusalWithoutItsGrounds(t *testing.T) {
 	}
 	if s.founded(method{}, nil) != nil {
 		t.Error("what was decided before is taken back")
+	}
+}
+
+// wall is a cluster of which nothing is asked but whether this node's clock is right.
+type wall struct {
+	Cluster
+	wrong error
+}
+
+// Clock implements Cluster.
+func (w *wall) Clock() error { return w.wrong }
+
+// TestNothingIsDecidedByAWrongClock: a clock that is set in the course of a request has decided nothing, neither that
+// something has expired nor that it has not. It was found by the battery, which sets clocks under load.
+func TestNothingIsDecidedByAWrongClock(t *testing.T) {
+	s := &Server{Config: Config{Cluster: &wall{wrong: errors.New("five minutes behind")}}}
+	for _, decided := range []error{nil, mtls.ErrNotYetValid, mtls.ErrExpired, errDenied} {
+		if got := s.founded(method{}, decided); !errors.Is(got, errClock) {
+			t.Errorf("what was decided as %v stands as %v", decided, got)
+		}
+	}
+	if got := s.founded(method{sealed: true}, nil); got != nil {
+		t.Errorf("what a node answers whatever its state is refused: %v", got)
 	}
 }
