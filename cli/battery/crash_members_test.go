@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,17 +36,33 @@ func killJoining(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
 	return nil
 }
 
-// joined does what an operator would do until the node serves: have it join, where it is no member yet. Of one that was
-// killed after the cluster knew it, and before it knew that itself, the cluster is told to forget it first.
+// joined does what an operator would do until the node is a member and serves: have it join, where it is none yet. Of one
+// that was killed after the cluster knew it, and before it knew that itself, the cluster is told to forget it first; and one
+// that came to know it when it had been forgotten starts anew, without its disk.
 func joined(t testing.TB, at *town.Town, n *town.Node) error {
-	if town.Serves(t, at.Dial(t, n)) == nil {
-		return nil
+	member, err := isMember(t, at, n)
+	if err != nil || member && town.Serves(t, at.Dial(t, n)) == nil {
+		return err
 	}
 	out, err := at.Try("operator", "join", "--socket", n.Socket())
-	if err != nil && strings.Contains(out, "is a member already") {
+	switch {
+	case err != nil && strings.Contains(out, "is a member already"):
 		out, err = at.Try("operator", "remove", n.ID, "--yes", "--no-wait")
+	case err != nil && strings.Contains(out, "belongs to a cluster already") && !member:
+		n.Kill()
+		if err := os.RemoveAll(n.Data); err != nil {
+			return err
+		}
+		n.Start(t)
 	}
 	return fmt.Errorf("it does not serve yet: %w: %s", err, out)
+}
+
+// isMember asks the others.
+func isMember(t testing.TB, at *town.Town, n *town.Node) (bool, error) {
+	asked := at.Dial(t, at.Others(n)...)
+	members, err := asked.Cluster.ListMembers(client.Linearizable(t.Context()), &warderv1.ListMembersRequest{})
+	return slices.ContainsFunc(members.GetMembers(), func(m *warderv1.Member) bool { return m.GetId() == n.ID }), err
 }
 
 // killRemoving adds a node and removes another, and kills one of those that stay in the course of it. The removed one
@@ -77,18 +95,12 @@ func killRemoving(t *testing.T, at *town.Town, random *rand.Rand) []*town.Node {
 	return nil
 }
 
-// removed says why a node is not out of the cluster, and has it removed where it is not.
+// removed says why a node is not out of the cluster, and has it removed where it is not: it does not do so itself.
 func removed(t testing.TB, at *town.Town, gone *town.Node) error {
-	asked := at.Dial(t, at.Others(gone)...)
-	members, err := asked.Cluster.ListMembers(client.Linearizable(t.Context()), &warderv1.ListMembersRequest{})
-	if err != nil {
+	member, err := isMember(t, at, gone)
+	if err != nil || !member {
 		return err
 	}
-	for _, member := range members.GetMembers() {
-		if member.GetId() == gone.ID {
-			_, err := at.Try("operator", "remove", gone.ID, "--yes", "--no-wait")
-			return fmt.Errorf("it is a member: %w", err)
-		}
-	}
-	return nil
+	_, err = at.Try("operator", "remove", gone.ID, "--yes", "--no-wait", "--endpoint", at.Others(gone)[0].Endpoint())
+	return fmt.Errorf("it is a member: %w", err)
 }
