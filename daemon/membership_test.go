@@ -101,7 +101,7 @@ func (n *testNode) asPeer(t *testing.T, certificate *tls.Certificate) error {
 		t.Fatal(err)
 	}
 	defer network.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	conn, err := network.Dial(ctx, n.cfg.Node, n.cfg.Cluster.Advertise, transport.Forward)
 	if err != nil {

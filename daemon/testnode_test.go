@@ -141,7 +141,7 @@ func (n *testNode) socketClient(t testing.TB) *client.Client {
 		}
 		time.Sleep(time.Millisecond) // another goroutine's listener: there is nothing to wait on
 	}
-	local, err := client.Dial(client.Config{Endpoints: []string{"unix://" + socket}})
+	local, err := client.Dial(client.Config{Endpoints: []string{"unix://" + socket}, Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
