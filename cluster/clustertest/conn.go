@@ -16,13 +16,14 @@ type pipe struct {
 	moved    *sync.Cond
 	data     []byte
 	closed   bool
+	ended    chan struct{} // closed with the pipe
 	dropped  bool
 	deadline [2]time.Time // of reads, of writes
 	timer    [2]*time.Timer
 }
 
 func newPipe() *pipe {
-	p := &pipe{}
+	p := &pipe{ended: make(chan struct{})}
 	p.moved = sync.NewCond(&p.mu)
 	return p
 }
@@ -77,7 +78,11 @@ func (p *pipe) lost() bool {
 func (p *pipe) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
 	p.closed = true
+	close(p.ended)
 	for _, timer := range p.timer {
 		if timer != nil {
 			timer.Stop()
@@ -120,7 +125,10 @@ func (c *conn) Read(b []byte) (int, error) { return c.in.read(b) }
 
 func (c *conn) Write(b []byte) (int, error) {
 	if wait := c.fabric.delay(); wait > 0 {
-		time.Sleep(wait)
+		select { // virtual time stands still once a test's end has closed the streams
+		case <-time.After(wait):
+		case <-c.out.ended:
+		}
 	}
 	if c.fabric.isCut(c.from, c.to) {
 		c.out.drop()
