@@ -315,7 +315,7 @@ func (n *testNode) state(t testing.TB) []byte {
 // serves waits until a node that was started again serves callers.
 func (n *testNode) serves(t testing.TB) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) { // another goroutine's start: there is nothing to wait on
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // another goroutine's start: there is nothing to wait on
 		status, err := n.socketClient(t).System.GetStatus(t.Context(), &warderv1.GetStatusRequest{})
 		if err == nil && len(status.GetProblems()) == 0 {
 			return

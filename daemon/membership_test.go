@@ -27,7 +27,7 @@ import (
 
 func eventually(t *testing.T, what string, ask func() error) {
 	t.Helper()
-	tick, limit := time.NewTicker(20*time.Millisecond), time.After(40*time.Second)
+	tick, limit := time.NewTicker(20*time.Millisecond), time.After(patience)
 	defer tick.Stop()
 	for {
 		err := ask()
@@ -101,7 +101,7 @@ func (n *testNode) asPeer(t *testing.T, certificate *tls.Certificate) error {
 		t.Fatal(err)
 	}
 	defer network.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn, err := network.Dial(ctx, n.cfg.Node, n.cfg.Cluster.Advertise, transport.Forward)
 	if err != nil {
@@ -261,7 +261,7 @@ func TestAFoundingThatFailsIsRepeated(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "operator init") {
 			t.Errorf("the node ended with %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the node runs on without a home")
 	}
 	if err := os.Remove(obstacle); err != nil {
@@ -293,7 +293,7 @@ func TestAJoinThatCannotStartIsResumed(t *testing.T) {
 		if err == nil {
 			t.Error("the node ended without a reason")
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the node runs on: it takes no join any more, and is no member")
 	}
 	if err := taken.Close(); err != nil {
@@ -474,7 +474,7 @@ func TestTheSameDiskIsOpenOnce(t *testing.T) {
 			t.Error("the second daemon ended without a reason")
 		}
 		t.Log(err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("two daemons run on one disk")
 	}
 	if got := n.post(t, n.operator, "/warder.v1.ClusterService/ListMembers", `{}`); got.status != http.StatusOK {

@@ -129,11 +129,14 @@ func (r *running) end() error {
 	return err
 }
 
+// patience bounds what a test waits for that ends by itself: RSA keys and syncs take long on a machine at work.
+const patience = time.Minute
+
 // socketClient asks the node's local socket.
 func (n *testNode) socketClient(t testing.TB) *client.Client {
 	t.Helper()
 	socket := filepath.Join(n.cfg.DataDir, "warder.sock")
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		if _, err := os.Stat(socket); err == nil {
 			break
 		} else if time.Now().After(deadline) {
@@ -141,7 +144,7 @@ func (n *testNode) socketClient(t testing.TB) *client.Client {
 		}
 		time.Sleep(time.Millisecond) // another goroutine's listener: there is nothing to wait on
 	}
-	local, err := client.Dial(client.Config{Endpoints: []string{"unix://" + socket}, Timeout: time.Minute})
+	local, err := client.Dial(client.Config{Endpoints: []string{"unix://" + socket}, Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +225,7 @@ func (n *testNode) caller(t testing.TB, certificate *tls.Certificate) caller {
 		},
 	}
 	t.Cleanup(transport.CloseIdleConnections)
-	return caller{certificate: certificate, http: &http.Client{Transport: transport, Timeout: 20 * time.Second}}
+	return caller{certificate: certificate, http: &http.Client{Transport: transport, Timeout: patience}}
 }
 
 // workload registers a workload and gives it as a caller.
