@@ -1,7 +1,9 @@
 package daemon_test
 
 import (
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -131,4 +133,70 @@ func (n *testNode) lastDecision(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return record.Decision.String()
+}
+
+// TestStrangersHoldLittle lets callers that nobody knows begin bodies and not end them: they get what one address may hold
+// and no more, small requests still find room, and all of it is given back when they go.
+func TestStrangersHoldLittle(t *testing.T) {
+	n := newTestNode(t, "one")
+	n.cfg.Limits.MemoryPerAddress = n.cfg.Limits.BodyBytes + 128<<10
+	n.launch(t)
+	n.found(t)
+	var strangers []*tls.Conn
+	for range 2 {
+		conn, err := tls.Dial("tcp", n.cfg.API.Advertise, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // as in every test here
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		head := "POST " + reveal + " HTTP/1.1\r\nHost: warder\r\nContent-Type: application/json\r\nContent-Length: 510000\r\n\r\n"
+		if _, err := io.WriteString(conn, head+strings.Repeat(" ", 509_000)); err != nil {
+			t.Fatal(err)
+		}
+		strangers = append(strangers, conn)
+	}
+	large := fmt.Sprintf(`{"namespace":"default","name":"large","text":%q}`, strings.Repeat("/", 300_000))
+	ask := func() (answer, string) {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+"/warder.v1.PolicyService/PutPolicy", strings.NewReader(large))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		response, err := n.operator.http.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer{status: response.StatusCode, reason: reasonIn(text), body: text}, response.Header.Get("Retry-After")
+	}
+	eventually(t, "the strangers hold their share", func() error {
+		if got, _ := ask(); got.reason != "OVERLOADED" {
+			return fmt.Errorf("%d %s", got.status, got.reason)
+		}
+		return nil
+	})
+	before := n.records(t)
+	got, after := ask()
+	if got.status != http.StatusTooManyRequests && got.status != http.StatusServiceUnavailable || got.reason != "OVERLOADED" || after == "" {
+		t.Errorf("with no room: %d %s, Retry-After %q", got.status, got.body, after)
+	}
+	if left := n.records(t) - before; left != 1 {
+		t.Errorf("%d records; want 1", left)
+	}
+	n.want(t, "a small request", n.operator, "/warder.v1.ClusterService/ListMembers", `{}`, "")
+	for _, conn := range strangers {
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, "what they held is given back", func() error {
+		if got, _ := ask(); got.reason == "OVERLOADED" {
+			return errors.New(string(got.body))
+		}
+		return nil
+	})
 }

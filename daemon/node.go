@@ -151,7 +151,7 @@ func (n *node) limits() gateway.Limits {
 	l := n.cfg.Limits
 	return gateway.Limits{
 		Connections: l.Connections, ConnectionsPerAddress: l.ConnectionsPerAddress, Streams: l.Streams, BodyBytes: l.BodyBytes,
-		HeaderBytes: l.HeaderBytes, HeaderTimeout: l.HeaderTimeout, RequestTimeout: l.RequestTimeout, IdleTimeout: l.IdleTimeout,
+		HeaderBytes: l.HeaderBytes, Memory: l.Memory, MemoryPerAddress: l.MemoryPerAddress, HeaderTimeout: l.HeaderTimeout, RequestTimeout: l.RequestTimeout, IdleTimeout: l.IdleTimeout,
 		ShutdownTimeout: l.ShutdownTimeout,
 	}
 }

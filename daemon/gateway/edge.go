@@ -5,12 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"runtime"
 	"runtime/debug"
 	"time"
+
+	"warder/daemon/ratelimit"
 )
 
 // RequestHeader names the header of an answer that identifies the request in the logs.
@@ -27,12 +28,12 @@ func RequestID(ctx context.Context) string {
 }
 
 // edge is what every request passes first: an id, health, limits, and the net under a handler that panics.
-func (g *Gateway) edge(next http.Handler) http.Handler {
+func (g *Gateway) edge(next http.Handler, memory *ratelimit.Memory) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := rand.Text()
 		mark(w.Header(), id)
-		r, done := g.limit(id, w, r)
-		defer done()
+		r, held := g.limit(id, w, r, memory)
+		defer held.done()
 		switch r.URL.Path {
 		case "/healthz":
 			answerHealth(w, r, g.cfg.Live)
@@ -61,29 +62,35 @@ func mark(header http.Header, id string) {
 
 // limit bounds the body's size, the time in which it must arrive, and the request's time. A stream has no deadline
 // of its own, and ends when the gateway stops.
-func (g *Gateway) limit(id string, w http.ResponseWriter, r *http.Request) (*http.Request, func()) {
+func (g *Gateway) limit(id string, w http.ResponseWriter, r *http.Request, memory *ratelimit.Memory) (*http.Request, *parcel) {
 	control := http.NewResponseController(w)
 	deadline := time.Now().Add(g.cfg.Limits.RequestTimeout)
 	answerBy := deadline.Add(time.Second) // so that a refusal still goes out
+	held := &parcel{ReadCloser: r.Body, writer: w, memory: memory}
 	var ctx context.Context
-	var done func()
 	if g.cfg.Stream(r) {
-		ctx, done = g.untilStopped(context.WithValue(r.Context(), requestKey{}, &id))
+		stream, cancel := g.untilStopped(context.WithValue(r.Context(), requestKey{}, &id))
+		ctx, held.term = stream, ender(cancel)
 		answerBy = time.Time{}
 	} else {
 		own := &term{Context: r.Context(), id: id, deadline: deadline}
-		ctx, done = own, own.end
+		ctx, held.term = own, own
 	}
 	// A writer without deadlines is a test's recorder: the context still bounds it.
 	_ = control.SetWriteDeadline(answerBy)
 	r = r.WithContext(ctx)
+	held.open(r)
 	if r.Body == http.NoBody {
 		_ = control.SetReadDeadline(time.Time{})
-		return r, done
+		if held.refused == nil {
+			return r, held
+		}
+	} else {
+		_ = control.SetReadDeadline(deadline)
+		held.ReadCloser = http.MaxBytesReader(w, r.Body, g.cfg.Limits.BodyBytes)
 	}
-	_ = control.SetReadDeadline(deadline)
-	r.Body = &timedBody{http.MaxBytesReader(w, r.Body, g.cfg.Limits.BodyBytes), w}
-	return r, done
+	r.Body = held
+	return r, held
 }
 
 // untilStopped gives a context that also ends when the gateway stops; its own goroutine ends with it.
@@ -97,22 +104,6 @@ func (g *Gateway) untilStopped(parent context.Context) (context.Context, context
 		}
 	}()
 	return ctx, cancel
-}
-
-// timedBody takes the read deadline away when the body is complete: the server goes on reading, to notice that the
-// caller has gone, and must not take the deadline for that.
-type timedBody struct {
-	io.ReadCloser
-	writer http.ResponseWriter
-}
-
-// Read implements io.Reader.
-func (b *timedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
-		_ = http.NewResponseController(b.writer).SetReadDeadline(time.Time{})
-	}
-	return n, err
 }
 
 // answer knows whether anything was sent.

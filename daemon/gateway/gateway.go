@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"warder/daemon/ratelimit"
 )
 
 // Limits bound what callers can take. Zero fields get the defaults.
@@ -22,6 +24,8 @@ type Limits struct {
 	Streams               int           // at once on one HTTP/2 connection; 128
 	BodyBytes             int64         // of one request; 1 MiB
 	HeaderBytes           int           // of one request; 32 KiB
+	Memory                int64         // bytes of headers and bodies that all requests hold at once; 256 MiB
+	MemoryPerAddress      int64         // the same from one address; 64 MiB
 	HeaderTimeout         time.Duration // from connecting to the end of the headers, the TLS handshake included; 5 s
 	RequestTimeout        time.Duration // of one request, and of a stream's body; 30 s
 	IdleTimeout           time.Duration // of a kept connection; 2 min
@@ -82,6 +86,8 @@ func (c Config) withDefaults() (Config, error) {
 	set(&l.Streams, 128)
 	set(&l.BodyBytes, 1<<20)
 	set(&l.HeaderBytes, 32<<10)
+	set(&l.Memory, 256<<20)
+	set(&l.MemoryPerAddress, 64<<20)
 	set(&l.HeaderTimeout, 5*time.Second)
 	set(&l.RequestTimeout, 30*time.Second)
 	set(&l.IdleTimeout, 2*time.Minute)
@@ -125,13 +131,13 @@ func Open(cfg Config) (*Gateway, error) {
 }
 
 func (g *Gateway) open() error {
-	counts := newCounts(g.cfg.Limits)
+	counts, memory := newCounts(g.cfg.Limits), g.memory()
 	for _, address := range g.cfg.Addresses {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
 			return fmt.Errorf("listening for callers on %s: %w", address, err)
 		}
-		server := g.server(g.cfg.Handler)
+		server := g.server(g.cfg.Handler, memory)
 		server.TLSConfig = g.tls()
 		server.ConnContext = g.cfg.ConnContext
 		g.add(door{"api", &limited{listener, counts, g.cfg.Logger}, server, true})
@@ -141,7 +147,7 @@ func (g *Gateway) open() error {
 		if err != nil {
 			return err
 		}
-		server := g.server(g.cfg.SocketHandler)
+		server := g.server(g.cfg.SocketHandler, g.memory())
 		server.ConnContext = withPeer
 		g.add(door{"socket", listener, server, false})
 	}
@@ -150,7 +156,7 @@ func (g *Gateway) open() error {
 		if err != nil {
 			return fmt.Errorf("listening for metrics on %s: %w", g.cfg.MetricsAddress, err)
 		}
-		g.add(door{"metrics", &limited{listener, newCounts(g.cfg.Limits), g.cfg.Logger}, g.server(g.cfg.MetricsHandler), false})
+		g.add(door{"metrics", &limited{listener, newCounts(g.cfg.Limits), g.cfg.Logger}, g.server(g.cfg.MetricsHandler, g.memory()), false})
 	}
 	if len(g.doors) == 0 {
 		return errors.New("gateway: nothing to listen on")
@@ -160,22 +166,31 @@ func (g *Gateway) open() error {
 
 func (g *Gateway) add(d door) { g.doors = append(g.doors, d) }
 
+func (g *Gateway) memory() *ratelimit.Memory {
+	return ratelimit.NewMemory(g.cfg.Limits.Memory, g.cfg.Limits.MemoryPerAddress)
+}
+
+// unread bounds what of the bodies on one HTTP/2 connection was sent and not read yet, in bytes: no request holds that.
+const unread = 64 << 10
+
 // server makes the HTTP server of one listener.
-func (g *Gateway) server(handler http.Handler) *http.Server {
+func (g *Gateway) server(handler http.Handler, memory *ratelimit.Memory) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	return &http.Server{
-		Handler:                      g.edge(handler),
+		Handler:                      g.edge(handler, memory),
 		ReadHeaderTimeout:            g.cfg.Limits.HeaderTimeout,
 		IdleTimeout:                  g.cfg.Limits.IdleTimeout,
 		MaxHeaderBytes:               g.cfg.Limits.HeaderBytes,
 		DisableGeneralOptionsHandler: true,
 		Protocols:                    &protocols,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: g.cfg.Limits.Streams,
-			SendPingTimeout:      g.cfg.Limits.IdleTimeout / 2,
-			WriteByteTimeout:     g.cfg.Limits.RequestTimeout,
+			MaxConcurrentStreams:          g.cfg.Limits.Streams,
+			MaxReceiveBufferPerConnection: unread,
+			MaxReceiveBufferPerStream:     unread,
+			SendPingTimeout:               g.cfg.Limits.IdleTimeout / 2,
+			WriteByteTimeout:              g.cfg.Limits.RequestTimeout,
 		},
 		ErrorLog: slog.NewLogLogger(g.cfg.Logger.Handler(), slog.LevelDebug),
 	}

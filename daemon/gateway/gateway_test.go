@@ -406,6 +406,70 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// TestMemoryIsBounded: what one request holds another cannot have, until it ends; its headers count too.
+func TestMemoryIsBounded(t *testing.T) {
+	whole := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	})
+	for _, http2 := range []bool{false, true} {
+		r := serve(t, gateway.Config{Handler: whole, Limits: gateway.Limits{Memory: 1 << 20, MemoryPerAddress: 100_000}})
+		c := client(t, clientConfig(), http2)
+		url := "https://" + r.address
+		full := func(body io.Reader) bool {
+			_, text := fetch(t, c, "POST", url, body)
+			return strings.Contains(text, "memory for requests is full")
+		}
+		if full(strings.NewReader(strings.Repeat("x", 90_000))) || full(strings.NewReader(strings.Repeat("x", 90_000))) {
+			t.Errorf("http2 %v: what fits is refused", http2)
+		}
+		if !full(strings.NewReader(strings.Repeat("x", 100_000))) {
+			t.Errorf("http2 %v: one request holds more than its address may", http2)
+		}
+		reader, writer := io.Pipe()
+		first := make(chan struct{})
+		go func() {
+			defer close(first)
+			if resp, err := c.Post(url, "text/plain", reader); err == nil {
+				resp.Body.Close()
+			}
+		}()
+		if _, err := writer.Write(make([]byte, 60_000)); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(10 * time.Second); !full(strings.NewReader(strings.Repeat("x", 60_000))); {
+			if time.Now().After(deadline) {
+				t.Fatalf("http2 %v: two hold more than their address may", http2)
+			}
+		}
+		if full(strings.NewReader("small")) {
+			t.Errorf("http2 %v: a small request finds no room", http2)
+		}
+		writer.Close()
+		<-first
+		for deadline := time.Now().Add(10 * time.Second); full(strings.NewReader(strings.Repeat("x", 60_000))); {
+			if time.Now().After(deadline) {
+				t.Fatalf("http2 %v: what a request held is not given back", http2)
+			}
+		}
+	}
+	r := serve(t, gateway.Config{Handler: whole, Limits: gateway.Limits{MemoryPerAddress: 10_000}})
+	req, err := http.NewRequestWithContext(t.Context(), "POST", "https://"+r.address, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Long", strings.Repeat("x", 10_000))
+	resp, err := client(t, clientConfig(), true).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, err := io.ReadAll(resp.Body); err != nil || !strings.Contains(string(text), "memory for requests is full") {
+		t.Errorf("long headers: %d %q %v", resp.StatusCode, text, err)
+	}
+}
+
 func TestPanicGivesAnIncident(t *testing.T) {
 	const canary = "a-secret-in-a-panic"
 	r := serve(t, gateway.Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

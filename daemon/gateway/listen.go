@@ -43,16 +43,20 @@ func (c *counts) leave(from netip.Prefix) {
 
 // neighbourhood is what counts as one address: an IPv4 address, or the /64 that one IPv6 subscriber gets (RFC 6177).
 func neighbourhood(a net.Addr) netip.Prefix {
-	addressPort, err := netip.ParseAddrPort(a.String())
-	if err != nil {
+	return neighbourhoodOf(a.String())
+}
+
+func neighbourhoodOf(address string) netip.Prefix {
+	addressPort, err := netip.ParseAddrPort(address)
+	if err != nil { // of a unix socket
 		return netip.Prefix{}
 	}
-	address := addressPort.Addr().Unmap().WithZone("")
-	bits := address.BitLen()
-	if address.Is6() {
+	from := addressPort.Addr().Unmap().WithZone("")
+	bits := from.BitLen()
+	if from.Is6() {
 		bits = 64
 	}
-	prefix, _ := address.Prefix(bits) // bits always fit the address
+	prefix, _ := from.Prefix(bits) // bits always fit the address
 	return prefix
 }
 

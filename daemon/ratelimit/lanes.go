@@ -48,12 +48,12 @@ var ErrOverloaded = errors.New("the node has too much to do, and nothing was don
 
 // OverloadedError says when it is worth asking again.
 type OverloadedError struct {
-	Lane       Lane
+	Full       string // what of the node has no room
 	RetryAfter time.Duration
 }
 
 func (e *OverloadedError) Error() string {
-	return fmt.Sprintf("%v: its %s lane is full; ask again in %s", ErrOverloaded, e.Lane, e.RetryAfter)
+	return fmt.Sprintf("%v: its %s is full; ask again in %s", ErrOverloaded, e.Full, e.RetryAfter)
 }
 
 // Unwrap makes errors.Is(err, ErrOverloaded) true.
@@ -88,7 +88,7 @@ func (l *Lanes) Enter(ctx context.Context, name Lane) error {
 	}
 	if one.waiting.Add(1) > int64(one.room.Waiting) {
 		one.waiting.Add(-1)
-		return overloaded(name)
+		return overloaded(name.String() + " lane")
 	}
 	defer one.waiting.Add(-1)
 	timer := time.NewTimer(one.room.Wait)
@@ -97,7 +97,7 @@ func (l *Lanes) Enter(ctx context.Context, name Lane) error {
 	case one.slots <- struct{}{}:
 		return nil
 	case <-timer.C:
-		return overloaded(name)
+		return overloaded(name.String() + " lane")
 	case <-ctx.Done():
 		return fmt.Errorf("waiting in the %s lane: %w", name, context.Cause(ctx))
 	}
@@ -116,8 +116,8 @@ func AllLanes() []Lane { return []Lane{Local, Cluster, Hardware, Reserved} }
 const retryAfter = time.Second
 
 // overloaded spreads the callers that are turned away at once: they must not come back at once.
-func overloaded(name Lane) error {
-	return &OverloadedError{Lane: name, RetryAfter: (retryAfter/2 + rand.N(retryAfter)).Round(time.Millisecond)}
+func overloaded(full string) error {
+	return &OverloadedError{Full: full, RetryAfter: (retryAfter/2 + rand.N(retryAfter)).Round(time.Millisecond)}
 }
 
 // RetryAfter gives the time that a LimitedError or an OverloadedError asks its caller to wait.

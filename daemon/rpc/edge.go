@@ -1,8 +1,11 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -14,6 +17,7 @@ import (
 	"warder/daemon/authn/mtls"
 	"warder/daemon/gateway"
 	"warder/daemon/policy"
+	"warder/daemon/ratelimit"
 )
 
 // connection is what stays the same for all requests of one connection: who stands at its other end. The
@@ -71,6 +75,8 @@ func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 			came.witness = witness{ResponseWriter: w, server: s, call: &came.call, ctx: came}
 			defer came.witness.begin() // also of a handler that panicked, or answered nothing
 			w = &came.witness
+			came.body = body{ReadCloser: r.Body, server: s, ctx: came}
+			r.Body = &came.body
 		}
 		if path.Clean(r.URL.Path) != r.URL.Path { // the multiplexer would send the caller elsewhere
 			http.NotFound(w, r)
@@ -80,10 +86,11 @@ func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 	})
 }
 
-// arrival is a request's context with its call, and the witness of its answer: what the edge makes, in one piece.
+// arrival is a request's context with its call, its body, and the witness of its answer: what the edge makes, in one piece.
 type arrival struct {
 	context.Context //nolint:containedctx // the request's own, of which this is the child
 	call            Call
+	body            body
 	witness         witness
 }
 
@@ -100,6 +107,22 @@ const unknownProcedure = "unknown"
 
 func (s *Server) isProcedure(asked string) bool {
 	return strings.HasPrefix(asked, "/warder.v1.") || path.Clean(asked) != asked
+}
+
+// body gives the caller the words for what the gateway has no room for.
+type body struct {
+	io.ReadCloser
+	server *Server
+	ctx    context.Context //nolint:containedctx // the request's own, and lives as long
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, ratelimit.ErrOverloaded) {
+		callOf(b.ctx).turnedAway = err
+		err = b.server.refuse(b.ctx, err)
+	}
+	return n, err
 }
 
 // witness sees to it that no answer leaves without an audit record: what never reached the road (a body that is no
@@ -137,7 +160,7 @@ func (w *witness) begin() bool {
 		return true
 	}
 	ctx := context.WithoutCancel(w.ctx) // who hangs up is recorded too
-	if err := w.server.record(ctx, w.call, "", policy.Decision{}, errMethodUnknown); err != nil {
+	if err := w.server.record(ctx, w.call, "", policy.Decision{}, cmp.Or(w.call.turnedAway, errMethodUnknown)); err != nil {
 		w.barred = true
 		http.Error(w.ResponseWriter, errAudit.Error(), http.StatusServiceUnavailable)
 	}
