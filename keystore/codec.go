@@ -8,7 +8,7 @@ import (
 )
 
 // recordVersion is the first byte of an entry's record.
-const recordVersion = 1
+const recordVersion = 2
 
 // Sizes, in bytes.
 const (

@@ -29,8 +29,8 @@ var (
 	ErrDamaged         = errors.New("the entry's record or material is not what was stored")
 )
 
-// Ref names an entry. Kind is the domain's ("credential"); the namespace is part of every record's key. Each part has 1
-// to 255 bytes; kv.ErrBadKey says that one does not.
+// Ref names an entry. Kind is the domain's ("credential"); the namespace is part of every record's key. Each part has at
+// least one byte, and the three together at most 248; kv.ErrBadKey says that they do not.
 type Ref struct{ Kind, Namespace, Name string }
 
 // String names the entry for a person.

@@ -271,13 +271,22 @@ func TestShreds(t *testing.T) {
 	}
 }
 
+// versionKey is where docs/formats.md puts a version's records.
+func versionKey(prefix string, r keystore.Ref, number byte) kv.Key {
+	var name string
+	for _, part := range []string{r.Kind, r.Namespace, r.Name} {
+		name += string(rune(len(part))) + part
+	}
+	return kv.K(prefix, name+"\x00\x00\x00"+string(rune(number)))
+}
+
 // TestMaterialIsBound moves key and material to another version's, and another entry's, records: it does not open.
 func TestMaterialIsBound(t *testing.T) {
 	db, _ := keystoretest.Open(t)
 	other := keystore.Ref{Kind: ref.Kind, Namespace: "staging", Name: ref.Name}
 	create(t, db, ref, "prod")
 	create(t, db, other, "staging")
-	key := func(prefix string, r keystore.Ref) kv.Key { return kv.K(prefix, r.Kind, r.Namespace, r.Name, "1") }
+	key := func(prefix string, r keystore.Ref) kv.Key { return versionKey(prefix, r, 1) }
 	copyTo := func(prefix string) {
 		mustUpdate(t, db, func(tx *kv.Tx) error {
 			value, _, err := tx.Get(key(prefix, other))
@@ -310,11 +319,11 @@ func TestMaterialIsBoundToItsVersion(t *testing.T) {
 	})
 	mustUpdate(t, db, func(tx *kv.Tx) error {
 		for _, prefix := range []string{"entry-key", "entry-material"} {
-			value, _, err := tx.Get(kv.K(prefix, ref.Kind, ref.Namespace, ref.Name, "1"))
+			value, _, err := tx.Get(versionKey(prefix, ref, 1))
 			if err != nil {
 				return err
 			}
-			tx.Put(kv.K(prefix, ref.Kind, ref.Namespace, ref.Name, "2"), value)
+			tx.Put(versionKey(prefix, ref, 2), value)
 		}
 		return nil
 	})

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"warder/keystore/kv"
 )
@@ -16,12 +15,18 @@ import (
 const versionKeySize = 32
 
 // keyOf and materialOf are the two records of a version's material: what opens it, and what it is.
-func (r Ref) keyOf(number uint32) kv.Key { return r.versionKey("entry-key", number) }
+func (r Ref) keyOf(number uint32) kv.Key { return kv.K("entry-key", r.version(number)) }
 
-func (r Ref) materialOf(number uint32) kv.Key { return r.versionKey("entry-material", number) }
+func (r Ref) materialOf(number uint32) kv.Key { return kv.K("entry-material", r.version(number)) }
 
-func (r Ref) versionKey(prefix string, number uint32) kv.Key {
-	return kv.K(prefix, r.Kind, r.Namespace, r.Name, strconv.FormatUint(uint64(number), 10))
+// version names one version of all, in one part: a record brings a row for each part above its own, and nobody scans for
+// these. A name that does not fit gives a part that is too long as well.
+func (r Ref) version(number uint32) string {
+	name := make([]byte, 0, 128)
+	for _, part := range []string{r.Kind, r.Namespace, r.Name} {
+		name = append(append(name, byte(len(part))), part...)
+	}
+	return string(binary.BigEndian.AppendUint32(name, number))
 }
 
 // Material gives a version's material, or that of the active version where number is 0. The Secret is the caller's, to
