@@ -135,26 +135,35 @@ func (n *testNode) lastDecision(t *testing.T) string {
 	return record.Decision.String()
 }
 
+// socketStatus asks the node's local socket how it is.
+func (n *testNode) socketStatus(t *testing.T) error {
+	t.Helper()
+	_, err := n.socketClient(t).System.GetStatus(t.Context(), &warderv1.GetStatusRequest{})
+	return err
+}
+
 // TestStrangersHoldLittle lets callers that nobody knows begin bodies and not end them: they get what one address may hold
 // and no more, small requests still find room, and all of it is given back when they go.
 func TestStrangersHoldLittle(t *testing.T) {
 	n := newTestNode(t, "one")
-	n.cfg.Limits.MemoryPerAddress = n.cfg.Limits.BodyBytes + 128<<10
+	n.cfg.Limits.MemoryPerAddress = 1_200_000 // two bodies of 510,000 bytes and no third
 	n.launch(t)
 	n.found(t)
 	var strangers []*tls.Conn
-	for range 2 {
+	begin := func(came int) {
 		conn, err := tls.Dial("tcp", n.cfg.API.Advertise, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // as in every test here
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		t.Cleanup(func() { conn.Close() })
 		head := "POST " + reveal + " HTTP/1.1\r\nHost: warder\r\nContent-Type: application/json\r\nContent-Length: 510000\r\n\r\n"
-		if _, err := io.WriteString(conn, head+strings.Repeat(" ", 509_000)); err != nil {
+		if _, err := io.WriteString(conn, head+strings.Repeat(" ", came)); err != nil {
 			t.Fatal(err)
 		}
 		strangers = append(strangers, conn)
 	}
+	begin(509_000)
+	begin(509_000)
 	large := fmt.Sprintf(`{"namespace":"default","name":"large","text":%q}`, strings.Repeat("/", 300_000))
 	ask := func() (answer, string) {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+"/warder.v1.PolicyService/PutPolicy", strings.NewReader(large))
@@ -188,6 +197,17 @@ func TestStrangersHoldLittle(t *testing.T) {
 		t.Errorf("%d records; want 1", left)
 	}
 	n.want(t, "a small request", n.operator, "/warder.v1.ClusterService/ListMembers", `{}`, "")
+	begin(125_000)
+	const tail = "/warder.v1.AuditService/TailAudit"
+	eventually(t, "a stream finds no room", func() error {
+		if got := n.post(t, n.operator, tail, `{}`); got.reason != "OVERLOADED" {
+			return fmt.Errorf("%d %s", got.status, got.body)
+		}
+		return nil
+	})
+	if err := n.socketStatus(t); err != nil {
+		t.Errorf("the local socket, which has room of its own: %v", err)
+	}
 	for _, conn := range strangers {
 		if err := conn.Close(); err != nil {
 			t.Error(err)

@@ -12,7 +12,7 @@ import (
 const maxDepth = 16
 
 // HandlerOptions returns what every handler of warder.v1 is made with: strict
-// codecs that take messages of up to maxBytes, and no compression, neither of
+// codecs that take messages of up to maxBytes and of a bounded number of parts, and no compression, neither of
 // answers (they hold secrets beside the caller's own words) nor of requests (a
 // small body could grow large).
 //
@@ -60,7 +60,7 @@ func (c binary) Unmarshal(data []byte, message any) error {
 	if err != nil {
 		return err
 	}
-	if len(data) > c.max {
+	if len(data) > c.max || crowded(data, m.ProtoReflect().Descriptor()) {
 		mark(m, markTooLarge, "")
 		return nil
 	}
@@ -95,7 +95,7 @@ func (c text) Unmarshal(data []byte, message any) error {
 	if err != nil {
 		return err
 	}
-	if len(data) > c.max {
+	if len(data) > c.max || crowdedText(data) {
 		mark(m, markTooLarge, "")
 		return nil
 	}

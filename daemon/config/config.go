@@ -69,13 +69,16 @@ type Limits struct {
 	Streams               int           `yaml:"streams"`                 // at once on one HTTP/2 connection, 1 to 10000; 128
 	BodyBytes             int64         `yaml:"body_bytes"`              // of one request, 1 KiB to 64 MiB; 1 MiB
 	HeaderBytes           int           `yaml:"header_bytes"`            // of one request, 1 KiB to 1 MiB; 32 KiB
-	Memory                int64         `yaml:"memory"`                  // bytes that the headers and bodies of all requests hold at once, 1 MiB to 64 GiB; 256 MiB
-	MemoryPerAddress      int64         `yaml:"memory_per_address"`      // the same of one address, at least a request's; 64 MiB
+	Memory                int64         `yaml:"memory"`                  // bytes that the headers and bodies of all requests hold at once, at least of one request, to 64 GiB; 512 MiB
+	MemoryPerAddress      int64         `yaml:"memory_per_address"`      // the same of one address; 32 MiB
 	HeaderTimeout         time.Duration `yaml:"header_timeout"`          // from connecting to the end of the headers; 5s
 	RequestTimeout        time.Duration `yaml:"request_timeout"`         // of one request, streams excepted; 30s
 	IdleTimeout           time.Duration `yaml:"idle_timeout"`            // of a kept connection; 2m
 	ShutdownTimeout       time.Duration `yaml:"shutdown_timeout"`        // for requests in flight when the node stops; 10s
 }
+
+// oneRequest is the memory that the largest request takes, in bytes.
+func (l *Limits) oneRequest() int64 { return l.BodyBytes + 32*int64(l.HeaderBytes) + 64<<10 } // headers of a few bytes take many times that
 
 // Audit is the node's log of decisions.
 type Audit struct {
@@ -183,9 +186,9 @@ func (c *Config) fill() {
 	set(&c.Limits.ConnectionsPerAddress, 256)
 	set(&c.Limits.Streams, 128)
 	set(&c.Limits.BodyBytes, 1<<20)
-	set(&c.Limits.Memory, 256<<20)
-	set(&c.Limits.MemoryPerAddress, 64<<20)
 	set(&c.Limits.HeaderBytes, 32<<10)
+	set(&c.Limits.Memory, max(512<<20, c.Limits.oneRequest(), c.Limits.MemoryPerAddress))
+	set(&c.Limits.MemoryPerAddress, min(c.Limits.Memory, max(32<<20, c.Limits.oneRequest())))
 	set(&c.Limits.HeaderTimeout, 5*time.Second)
 	set(&c.Limits.RequestTimeout, 30*time.Second)
 	set(&c.Limits.IdleTimeout, 2*time.Minute)

@@ -98,6 +98,8 @@ func TestProblemsSayWhereAndWhatToDo(t *testing.T) {
 		"both tokens":           {hsm + "  pin: prompt\ndev: true\n", "line 7: dev: a software token and an HSM are both configured"},
 		"HSM without PIN":       {hsm, "hsm.pin: say where the PIN comes from"},
 		"old TLS":               {least + "tls:\n  min_version: \"1.1\"\n", "line 5: tls.min_version: give 1.2 or 1.3"},
+		"too little memory":     {least + "limits:\n  memory: 1000000\n", "line 5: limits.memory: give a number from 2162688 to 68719476736"},
+		"too little for one":    {least + "limits:\n  memory_per_address: 1000000\n", "line 5: limits.memory_per_address: give a number from 2162688 to 536870912"},
 		"limit too large":       {least + "limits:\n  body_bytes: 1000000000\n", "line 5: limits.body_bytes: give a number from 1024 to 67108864"},
 		"negative duration":     {least + "clock_skew_bound: -5s\n", "line 4: clock_skew_bound: give a duration from 1s to 30s"},
 		"audit mode":            {least + "audit:\n  mode: off\n", "audit.mode: "},

@@ -83,8 +83,8 @@ func (v *validator) limits(l *Limits) {
 	v.number("limits.streams", int64(l.Streams), 1, 10_000)
 	v.number("limits.body_bytes", l.BodyBytes, 1<<10, 64<<20)
 	v.number("limits.header_bytes", int64(l.HeaderBytes), 1<<10, 1<<20)
-	v.number("limits.memory", l.Memory, 1<<20, 64<<30)
-	v.number("limits.memory_per_address", l.MemoryPerAddress, l.BodyBytes+int64(l.HeaderBytes)+64<<10, l.Memory) // one request must fit
+	v.number("limits.memory", l.Memory, l.oneRequest(), 64<<30)
+	v.number("limits.memory_per_address", l.MemoryPerAddress, l.oneRequest(), l.Memory)
 	v.between("limits.header_timeout", l.HeaderTimeout, 100*time.Millisecond, time.Minute)
 	v.between("limits.request_timeout", l.RequestTimeout, time.Second, 10*time.Minute)
 	v.between("limits.idle_timeout", l.IdleTimeout, time.Second, time.Hour)

@@ -24,8 +24,8 @@ type Limits struct {
 	Streams               int           // at once on one HTTP/2 connection; 128
 	BodyBytes             int64         // of one request; 1 MiB
 	HeaderBytes           int           // of one request; 32 KiB
-	Memory                int64         // bytes of headers and bodies that all requests hold at once; 256 MiB
-	MemoryPerAddress      int64         // the same from one address; 64 MiB
+	Memory                int64         // bytes of headers and bodies that all requests hold at once; 512 MiB
+	MemoryPerAddress      int64         // the same from one address; 32 MiB
 	HeaderTimeout         time.Duration // from connecting to the end of the headers, the TLS handshake included; 5 s
 	RequestTimeout        time.Duration // of one request, and of a stream's body; 30 s
 	IdleTimeout           time.Duration // of a kept connection; 2 min
@@ -86,8 +86,8 @@ func (c Config) withDefaults() (Config, error) {
 	set(&l.Streams, 128)
 	set(&l.BodyBytes, 1<<20)
 	set(&l.HeaderBytes, 32<<10)
-	set(&l.Memory, 256<<20)
-	set(&l.MemoryPerAddress, 64<<20)
+	set(&l.Memory, 512<<20)
+	set(&l.MemoryPerAddress, 32<<20)
 	set(&l.HeaderTimeout, 5*time.Second)
 	set(&l.RequestTimeout, 30*time.Second)
 	set(&l.IdleTimeout, 2*time.Minute)
@@ -170,8 +170,12 @@ func (g *Gateway) memory() *ratelimit.Memory {
 	return ratelimit.NewMemory(g.cfg.Limits.Memory, g.cfg.Limits.MemoryPerAddress)
 }
 
-// unread bounds what of the bodies on one HTTP/2 connection was sent and not read yet, in bytes: no request holds that.
-const unread = 64 << 10
+// What one HTTP/2 connection may hold that no request does, in bytes: what was sent of bodies and not read yet, and one frame
+// (RFC 9113, section 4.2: no peer may set less), for which room is made before anything of it is looked at.
+const (
+	unread = 64 << 10
+	frame  = 16 << 10
+)
 
 // server makes the HTTP server of one listener.
 func (g *Gateway) server(handler http.Handler, memory *ratelimit.Memory) *http.Server {
@@ -187,6 +191,7 @@ func (g *Gateway) server(handler http.Handler, memory *ratelimit.Memory) *http.S
 		Protocols:                    &protocols,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          g.cfg.Limits.Streams,
+			MaxReadFrameSize:              frame,
 			MaxReceiveBufferPerConnection: unread,
 			MaxReceiveBufferPerStream:     unread,
 			SendPingTimeout:               g.cfg.Limits.IdleTimeout / 2,

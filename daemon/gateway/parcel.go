@@ -28,16 +28,21 @@ type ender func()
 
 func (e ender) end() { e() }
 
-// requestSize is what a request takes beside its headers and its body, in bytes: stacks and buffers.
-const requestSize = 4 << 10
+// What a request takes in memory beside the bytes of its headers and its body, as measured on Go 1.26 (amd64): stacks, buffers
+// and what is made for every one; and a place in the table of headers for each name and each value.
+const (
+	requestSize = 16 << 10
+	headerSize  = 128
+	valueSize   = 16
+)
 
 // open takes the memory for a request's headers.
 func (p *parcel) open(r *http.Request) {
 	size := requestSize + len(r.RequestURI) + len(r.Host)
 	for name, values := range r.Header {
-		size += len(name)
+		size += headerSize + len(name)
 		for _, value := range values {
-			size += len(value)
+			size += valueSize + len(value)
 		}
 	}
 	p.from = neighbourhoodOf(r.RemoteAddr)

@@ -512,7 +512,7 @@ type guardedConn struct {
 
 func (c *guardedConn) Receive(message any) error {
 	err := c.StreamingHandlerConn.Receive(message)
-	if err != nil && !c.passed {
+	if err != nil && !c.passed && callOf(c.ctx).turnedAway == nil {
 		return reason.New(warderv1.Reason_REASON_INVALID_ARGUMENT, "the stream does not begin with one whole request")
 	}
 	if err != nil || c.passed {

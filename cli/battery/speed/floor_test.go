@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"warder/cli/battery/town"
 )
@@ -31,7 +33,8 @@ import (
 // plainVariable makes the test's own executable floor T's server. Its value is the file with the callers' authority.
 const plainVariable = "WARDER_SPEED_PLAIN"
 
-// startPlain starts floor T: a plain net/http handler over mutual TLS 1.3 that answers a POST with 256 bytes.
+// startPlain starts floor T: a plain net/http handler over mutual TLS 1.3 that answers a POST with 256 bytes. Over HTTP/2
+// they are a gRPC message of one field that no type has.
 func startPlain(t testing.TB, at *town.Town) *server {
 	t.Helper()
 	child := exec.CommandContext(t.Context(), os.Args[0])
@@ -64,15 +67,25 @@ func servePlain(in io.Reader, out io.Writer) error {
 	}
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, Certificates: []tls.Certificate{certificate},
+		NextProtos: []string{"h2", "http/1.1"},
 	})
 	if err != nil {
 		return err
 	}
 	answer := make([]byte, 256)
+	message := protowire.AppendBytes(protowire.AppendTag(nil, 1000, protowire.BytesType), answer[:250])
+	framed := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
 	plain := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := io.Copy(io.Discard, r.Body); err == nil {
-			_, _ = w.Write(answer) // a caller that went is no fault
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
 		}
+		if r.ProtoMajor == 1 {
+			_, _ = w.Write(answer) // a caller that went is no fault
+			return
+		}
+		w.Header()["Content-Type"], w.Header()["Trailer"] = []string{"application/grpc+proto"}, []string{"Grpc-Status"}
+		_, _ = w.Write(framed) // as above
+		w.Header()["Grpc-Status"] = []string{"0"}
 	})}
 	fmt.Fprintln(out, listener.Addr())
 	go func() {

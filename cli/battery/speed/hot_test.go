@@ -162,31 +162,39 @@ func handshakes(t *testing.T, plain, node *server, b *bot) {
 }
 
 // throughGRPC measures reads of gRPC callers: 64 connections over HTTP/2, one call at a time on each. Connect's own
-// client makes them, so T is asked by the same client over HTTP/1.1 rather than by the cheap one.
+// client makes them, so T is asked by the same client over HTTP/1.1 rather than by the cheap one; and net/http's HTTP/2 by
+// that client with as little behind it as T has, which says what of a call is the transport's.
 func throughGRPC(t *testing.T, node *server, b *bot, plain *server) {
 	long := time.Duration(times(100, 2000)) * time.Millisecond
 	pipes := dial(t, plain, b.certificate, 64)
-	callers := make([]warderv1connect.CredentialServiceClient, 64)
+	read, bare := reader(t, node, b, 64), reader(t, plain, b, 64)
+	var floors, transports, reads series
+	for range times(1, 5) {
+		got := called(t, node, 64, long, read)
+		floors = append(floors, offer(t, plain, pipes, max(1, int(got.perSecond)), long, always(wire.Post("/", "", readBody))))
+		transports = append(transports, called(t, plain, 64, long, bare))
+		reads = append(reads, got)
+	}
+	r := &table{title: "A gRPC client, 64 connections, one call at a time on each", head: []string{"work", "server CPU, µs", "of T at the same rate", "goal", "allocations", "a second"}}
+	r.add("secret read over gRPC", spread(reads.of(cpu)), spread(ratios(reads.inRounds(cpu), floors.inRounds(cpu))), "1.4", number(median(reads.of(allocations))), spread(reads.of(perSecond)))
+	r.add("net/http's HTTP/2 that answers the same call with bytes at hand", spread(transports.of(cpu)), spread(ratios(transports.inRounds(cpu), floors.inRounds(cpu))), "", "", spread(transports.of(perSecond)))
+	r.show(t)
+}
+
+// reader gives the calls of that many gRPC clients, which read a secret.
+func reader(t *testing.T, from *server, b *bot, clients int) func(int) error {
+	callers := make([]warderv1connect.CredentialServiceClient, clients)
 	for i := range callers {
 		transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{
 			InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*b.certificate},
 		}}
 		t.Cleanup(transport.CloseIdleConnections)
-		callers[i] = warderv1connect.NewCredentialServiceClient(&http.Client{Transport: transport}, "https://"+node.address, connect.WithGRPC())
+		callers[i] = warderv1connect.NewCredentialServiceClient(&http.Client{Transport: transport}, "https://"+from.address, connect.WithGRPC())
 	}
-	read := func(i int) error {
+	return func(i int) error {
 		ctx, call := connect.NewClientContext(t.Context())
 		call.RequestHeader().Set("Authorization", "Bearer "+b.token)
 		_, err := callers[i].RevealCredential(ctx, &warderv1.RevealCredentialRequest{Namespace: namespace, Name: "static"})
 		return err
 	}
-	var floors, reads series
-	for range times(1, 5) {
-		got := called(t, node, len(callers), long, read)
-		floors = append(floors, offer(t, plain, pipes, max(1, int(got.perSecond)), long, always(wire.Post("/", "", readBody))))
-		reads = append(reads, got)
-	}
-	r := &table{title: "A gRPC client, 64 connections, one call at a time on each", head: []string{"work", "server CPU, µs", "of T at the same rate", "goal", "allocations", "a second"}}
-	r.add("secret read over gRPC", spread(reads.of(cpu)), spread(ratios(reads.inRounds(cpu), floors.inRounds(cpu))), "1.4", number(median(reads.of(allocations))), spread(reads.of(perSecond)))
-	r.show(t)
 }
