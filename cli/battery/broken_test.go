@@ -53,7 +53,7 @@ func brokenBuilds() []broken {
 		},
 		{
 			"an audit record is dropped now and then",
-			[]town.Edit{{File: "daemon/rpc/road.go", Old: "_, err = s.Audit.Append(context.WithoutCancel(ctx), entry)", New: "if call.ID[0] != 'A' {\n\t\t\t_, err = s.Audit.Append(context.WithoutCancel(ctx), entry)\n\t\t}"}},
+			[]town.Edit{{File: "daemon/rpc/record.go", Old: "_, err = s.Audit.Append(context.WithoutCancel(ctx), entry)", New: "if call.ID[0] != 'A' {\n\t\t\t_, err = s.Audit.Append(context.WithoutCancel(ctx), entry)\n\t\t}"}},
 			calm, "has 0 records",
 		},
 	}
