@@ -423,6 +423,11 @@ func TestARemovedNodeServesNoLonger(t *testing.T) {
 		}
 		return nil
 	})
+	// It does not know of a token that was made without it, and does not hold it to be wrong: whoever asked it must ask another.
+	fresh := one.joinToken(t, "three", "sha256:"+strings.Repeat("0", 64))
+	if got := two.post(t, two.caller(t, nil), "/warder.v1.ClusterService/JoinCluster", fmt.Sprintf(`{"token":%q}`, fresh)); got.reason != "NO_LEADER" {
+		t.Errorf("a token that it cannot know: %d %s", got.status, got.body)
+	}
 	if err := run.end(); err != nil {
 		t.Fatal(err)
 	}

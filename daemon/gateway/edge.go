@@ -137,8 +137,12 @@ func (a *answer) within() (done func()) {
 	return func() { _ = control.SetWriteDeadline(time.Time{}) }
 }
 
-// Flush implements http.Flusher, which streams look for.
+// Flush implements http.Flusher, which streams look for. An answer that is no stream goes out with its end: to send a gRPC
+// message before its trailers is a write more for each.
 func (a *answer) Flush() {
+	if a.piece == 0 {
+		return
+	}
 	a.begun = true
 	defer a.within()()
 	_ = http.NewResponseController(a.ResponseWriter).Flush() // an unflushable writer sends at its end

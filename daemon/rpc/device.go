@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 
 	"google.golang.org/protobuf/proto"
 
@@ -9,6 +10,7 @@ import (
 	"warder/daemon/device"
 	"warder/daemon/identity"
 	"warder/daemon/pki"
+	"warder/daemon/seal"
 	"warder/keystore/kv"
 )
 
@@ -74,8 +76,20 @@ func (s deviceService) RenewDevice(ctx context.Context, request *warderv1.RenewD
 	return &warderv1.RenewDeviceResponse{Certificate: message}, nil
 }
 
-// admit finds the caller of a method that an admission token stands for.
+// admit finds the caller of a method that an admission token stands for. A token that this node does not know may have been
+// made a moment ago, or since the others removed it: it is refused only once this node knows all that they do.
 func (s *Server) admit(ctx context.Context, call *Call, message proto.Message) error {
+	refused := s.lookAdmission(ctx, call, message)
+	if !errors.Is(refused, device.ErrEnrolmentRefused) && !errors.Is(refused, seal.ErrJoinRefused) {
+		return refused
+	}
+	if err := s.DB.Barrier(ctx); err != nil {
+		return err
+	}
+	return s.lookAdmission(ctx, call, message)
+}
+
+func (s *Server) lookAdmission(ctx context.Context, call *Call, message proto.Message) error {
 	switch request := message.(type) {
 	case *warderv1.EnrolDeviceRequest:
 		admission, err := s.Enrolment.Look(ctx, request.GetToken())
