@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,6 +46,7 @@ type fake struct {
 	caKey  *ecdsa.PrivateKey
 	audit  *fakeAudit
 	server *httptest.Server
+	behind atomic.Int32 // how many more times GetStatus says that the node does not serve yet
 
 	mu          sync.Mutex
 	policies    map[string]*warderv1.Policy

@@ -20,8 +20,13 @@ import (
 )
 
 func (f *fake) GetStatus(context.Context, *warderv1.GetStatusRequest) (*warderv1.GetStatusResponse, error) {
+	var problems []string
+	if f.behind.Add(-1) >= 0 {
+		problems = []string{"the node is sealed"}
+	}
 	return &warderv1.GetStatusResponse{
-		NodeId: "n1", ClusterId: "c-1", ClusterName: "test", TrustDomain: trustDomain, Version: "v9", Initialised: true,
+		Problems: problems,
+		NodeId:   "n1", ClusterId: "c-1", ClusterName: "test", TrustDomain: trustDomain, Version: "v9", Initialised: true,
 		Role: warderv1.NodeRole_NODE_ROLE_LEADER, LeaderId: "n1", Members: 1, AppliedIndex: 41, Staleness: durationpb.New(3 * time.Millisecond),
 		Hsm: &warderv1.HsmStatus{
 			TokenLabel: "t", Serial: "1", Module: "soft\x1b[2Jhsm", Healthy: true,
@@ -43,6 +48,7 @@ func (f *fake) JoinCluster(_ context.Context, r *warderv1.SystemServiceJoinClust
 	if r.GetToken() != "join-token-of-the-fake" || r.GetCaCertificatePem() != f.caPEM() {
 		return nil, reason.New(warderv1.Reason_REASON_TOKEN_INVALID, "the join token is not valid")
 	}
+	f.behind.Store(2)
 	return &warderv1.SystemServiceJoinClusterResponse{ClusterId: "c-1", Commitment: make([]byte, 32)}, nil
 }
 

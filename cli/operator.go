@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"encoding/hex"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -109,6 +111,7 @@ func (a *app) initCluster(cmd *cobra.Command, socket string, request *warderv1.I
 func (a *app) operatorJoin() *cobra.Command {
 	var socket, token string
 	var ttl time.Duration
+	var noWait bool
 	cmd := &cobra.Command{
 		Use:   "join",
 		Short: "Make the node on this machine a member of the context's cluster",
@@ -117,15 +120,16 @@ func (a *app) operatorJoin() *cobra.Command {
 With an operator's context, the join token is made on the way. Without one, give --join-token, made elsewhere by
 "warder operator join-token", with --endpoint and --ca.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.join(cmd, socket, token, ttl) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.join(cmd, socket, token, ttl, noWait) },
 	}
 	socketFlag(cmd, &socket)
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "do not wait until the node serves")
 	cmd.Flags().StringVar(&token, "join-token", "", "join token: @file, - or env:NAME; made on the way when absent")
 	cmd.Flags().DurationVar(&ttl, "ttl", 5*time.Minute, "how long a token made on the way lasts")
 	return cmd
 }
 
-func (a *app) join(cmd *cobra.Command, socket, tokenSource string, ttl time.Duration) error {
+func (a *app) join(cmd *cobra.Command, socket, tokenSource string, ttl time.Duration, noWait bool) error {
 	ctx := cmd.Context()
 	node, err := a.dialSocket(socket)
 	if err != nil {
@@ -157,11 +161,43 @@ func (a *app) join(cmd *cobra.Command, socket, tokenSource string, ttl time.Dura
 	if err != nil {
 		return err
 	}
+	if !noWait {
+		if err := a.awaitService(ctx, node); err != nil {
+			return err
+		}
+	}
 	return a.show(reply, func(t *table) {
 		t.row("node", status.GetNodeId())
 		t.row("cluster", reply.GetClusterId())
 		t.row("commitment", hex.EncodeToString(reply.GetCommitment()))
 	})
+}
+
+// How often a new member is looked at, and how often what it waits for is told.
+const (
+	memberPoll = 200 * time.Millisecond
+	memberTold = 5 * time.Second
+)
+
+// awaitService waits until a new member serves, and tells what it waits for on stderr.
+func (a *app) awaitService(ctx context.Context, node *client.Client) error {
+	var told time.Time
+	for {
+		status, err := node.System.GetStatus(ctx, &warderv1.GetStatusRequest{})
+		if err != nil {
+			return fmt.Errorf("the node is a member; look at it again: %w", err)
+		}
+		if len(status.GetProblems()) == 0 {
+			return nil
+		}
+		if time.Since(told) >= memberTold {
+			a.tell("node %s is a member, and does not serve yet: %s", printable(status.GetNodeId()), printable(status.GetProblems()[0]))
+			told = time.Now()
+		}
+		if err := sleep(ctx, memberPoll); err != nil {
+			return localf("it goes on without you: warder operator status --socket tells how it is", "stopped watching the new member: %w", err)
+		}
+	}
 }
 
 // joinToken reads the token, or makes one by the operator's context for what the

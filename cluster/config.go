@@ -82,7 +82,7 @@ type Timing struct {
 	RoundTrip  time.Duration // 30 ms: what a message to the farthest member and its answer may take; the next three follow from it
 	Heartbeat  time.Duration // 10 round trips: a follower that hears nothing for so long asks for an election
 	Election   time.Duration // 10 round trips: an election that takes longer begins again
-	Lease      time.Duration // 5 round trips: a leader that reaches no majority for so long steps down
+	Lease      time.Duration // 10 round trips, and no more than Heartbeat: a leader that reaches no majority for so long steps down
 	Commit     time.Duration // 20 ms: at most so long until followers hear of a commit
 	Stall      time.Duration // 3 s: a leader whose disk or machine hangs for so long goes silent, so that another is elected
 	LeaderWait time.Duration // 3 s, or 25 round trips: how long Propose and Barrier look for a leader
@@ -110,7 +110,7 @@ func (t Timing) withDefaults() Timing {
 	t.RoundTrip = cmp.Or(t.RoundTrip, 30*time.Millisecond)
 	t.Heartbeat = cmp.Or(t.Heartbeat, 10*t.RoundTrip)
 	t.Election = cmp.Or(t.Election, 10*t.RoundTrip)
-	t.Lease = cmp.Or(t.Lease, 5*t.RoundTrip)
+	t.Lease = cmp.Or(t.Lease, 10*t.RoundTrip)
 	t.Commit = cmp.Or(t.Commit, 20*time.Millisecond)
 	t.Stall = cmp.Or(t.Stall, 3*time.Second)
 	t.LeaderWait = cmp.Or(t.LeaderWait, max(3*time.Second, 25*t.RoundTrip))

@@ -24,6 +24,9 @@ import (
 // joinTime bounds the one call that admits a node.
 const joinTime = 30 * time.Second
 
+// joinWait bounds how long the answer to a join waits until the node serves.
+const joinWait = 10 * time.Second
+
 // joinCluster makes this node a member of the cluster that the request's endpoints belong to.
 func (n *node) joinCluster(ctx context.Context, request *warderv1.SystemServiceJoinClusterRequest) (*warderv1.SystemServiceJoinClusterResponse, error) {
 	if !n.becoming.TryLock() {
@@ -51,16 +54,23 @@ func (n *node) joinCluster(ctx context.Context, request *warderv1.SystemServiceJ
 		return nil, err
 	}
 	n.begin(m)
-	if err := await(ctx, "catch up with the cluster", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
-		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", err)
-	}
-	if err := await(ctx, "have its clock confirmed by the members", func() bool { return m.raft.Clock() == nil }); err != nil {
-		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", errors.Join(m.raft.Clock(), err))
-	}
-	if err := m.server.Reload(ctx); err != nil {
-		return nil, fmt.Errorf("the node is admitted, and goes on trying: %w", err)
+	if err := m.catchUp(ctx); err != nil { // it goes on: a large state takes its time, and GetStatus says what is missing
+		n.logger.Info("the node is admitted, and does not serve yet", "error", err)
 	}
 	return &warderv1.SystemServiceJoinClusterResponse{ClusterId: home.ClusterID, Commitment: home.Commitment}, nil
+}
+
+// catchUp waits until a new member serves, for at most joinWait.
+func (m *member) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, joinWait)
+	defer cancel()
+	if err := await(ctx, "catch up with the cluster", func() bool { return m.keeper.Epoch() > 0 }); err != nil {
+		return err
+	}
+	if err := await(ctx, "have its clock confirmed by the members", func() bool { return m.raft.Clock() == nil }); err != nil {
+		return errors.Join(m.raft.Clock(), err)
+	}
+	return m.server.Reload(ctx)
 }
 
 // askToJoin shows a member this node's keys, and gives the home that its admission makes, saved: an admission that is
