@@ -76,16 +76,16 @@ type Config struct {
 	Observer Observer     // may be nil
 }
 
-// Timing holds durations; zero means the default. The defaults elect a new leader 0.6 s after a leader is
+// Timing holds durations; zero means the default. The defaults elect a new leader 0.7 s after a leader is
 // killed, and are stable on two busy cores.
 type Timing struct {
 	RoundTrip  time.Duration // 30 ms: what a message to the farthest member and its answer may take; the next three follow from it
-	Heartbeat  time.Duration // 10 round trips: a follower that hears nothing for so long asks for an election
-	Election   time.Duration // 10 round trips: an election that takes longer begins again
-	Lease      time.Duration // 10 round trips, and no more than Heartbeat: a leader that reaches no majority for so long steps down
+	Heartbeat  time.Duration // 12 round trips: a follower that hears nothing for so long asks for an election
+	Election   time.Duration // 12 round trips: an election that takes longer begins again
+	Lease      time.Duration // 12 round trips, and no more than Heartbeat: a leader that reaches no majority for so long steps down
 	Commit     time.Duration // 20 ms: at most so long until followers hear of a commit
 	Stall      time.Duration // 3 s: a leader whose disk or machine hangs for so long goes silent, so that another is elected
-	LeaderWait time.Duration // 3 s, or 25 round trips: how long Propose and Barrier look for a leader
+	LeaderWait time.Duration // 3 s, or 30 round trips: how long Propose and Barrier look for a leader
 	Fresh      time.Duration // 200 ms: between two checks that this node is up to date
 	Tend       time.Duration // 250 ms: between two looks of the leader at its members
 	Skew       time.Duration // 30 s: a node whose clock is further from a majority's proposes nothing, see Node.Clock
@@ -108,12 +108,12 @@ type Observer interface {
 
 func (t Timing) withDefaults() Timing {
 	t.RoundTrip = cmp.Or(t.RoundTrip, 30*time.Millisecond)
-	t.Heartbeat = cmp.Or(t.Heartbeat, 10*t.RoundTrip)
-	t.Election = cmp.Or(t.Election, 10*t.RoundTrip)
-	t.Lease = cmp.Or(t.Lease, 10*t.RoundTrip)
+	t.Heartbeat = cmp.Or(t.Heartbeat, 12*t.RoundTrip)
+	t.Election = cmp.Or(t.Election, 12*t.RoundTrip)
+	t.Lease = cmp.Or(t.Lease, 12*t.RoundTrip)
 	t.Commit = cmp.Or(t.Commit, 20*time.Millisecond)
 	t.Stall = cmp.Or(t.Stall, 3*time.Second)
-	t.LeaderWait = cmp.Or(t.LeaderWait, max(3*time.Second, 25*t.RoundTrip))
+	t.LeaderWait = cmp.Or(t.LeaderWait, max(3*time.Second, 30*t.RoundTrip))
 	t.Fresh = cmp.Or(t.Fresh, 200*time.Millisecond)
 	t.Tend = cmp.Or(t.Tend, 250*time.Millisecond)
 	t.Skew = cmp.Or(t.Skew, 30*time.Second)
