@@ -80,9 +80,9 @@ type Config struct {
 // killed, and are stable on two busy cores.
 type Timing struct {
 	RoundTrip  time.Duration // 30 ms: what a message to the farthest member and its answer may take; the next three follow from it
-	Heartbeat  time.Duration // 12 round trips: a follower that hears nothing for so long asks for an election
-	Election   time.Duration // 12 round trips: an election that takes longer begins again
-	Lease      time.Duration // 12 round trips, and no more than Heartbeat: a leader that reaches no majority for so long steps down
+	Heartbeat  time.Duration // 11 round trips: a follower that hears nothing for so long asks for an election
+	Election   time.Duration // 11 round trips: an election that takes longer begins again
+	Lease      time.Duration // 11 round trips, and no more than Heartbeat: a leader that reaches no majority for so long steps down
 	Commit     time.Duration // 20 ms: at most so long until followers hear of a commit
 	Stall      time.Duration // 3 s: a leader whose disk or machine hangs for so long goes silent, so that another is elected
 	LeaderWait time.Duration // 3 s, or 30 round trips: how long Propose and Barrier look for a leader
@@ -108,9 +108,9 @@ type Observer interface {
 
 func (t Timing) withDefaults() Timing {
 	t.RoundTrip = cmp.Or(t.RoundTrip, 30*time.Millisecond)
-	t.Heartbeat = cmp.Or(t.Heartbeat, 12*t.RoundTrip)
-	t.Election = cmp.Or(t.Election, 12*t.RoundTrip)
-	t.Lease = cmp.Or(t.Lease, 12*t.RoundTrip)
+	t.Heartbeat = cmp.Or(t.Heartbeat, 11*t.RoundTrip)
+	t.Election = cmp.Or(t.Election, 11*t.RoundTrip)
+	t.Lease = cmp.Or(t.Lease, 11*t.RoundTrip)
 	t.Commit = cmp.Or(t.Commit, 20*time.Millisecond)
 	t.Stall = cmp.Or(t.Stall, 3*time.Second)
 	t.LeaderWait = cmp.Or(t.LeaderWait, max(3*time.Second, 30*t.RoundTrip))

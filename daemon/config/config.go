@@ -43,7 +43,7 @@ type API struct {
 type Cluster struct {
 	Listen    string        `yaml:"listen"`     // host:port; 127.0.0.1:8444
 	Advertise string        `yaml:"advertise"`  // host:port that the others dial; listen, when that names a host
-	RoundTrip time.Duration `yaml:"round_trip"` // to the farthest node and back, 30ms to 1s: elections wait for twelve; 30ms
+	RoundTrip time.Duration `yaml:"round_trip"` // to the farthest node and back, 30ms to 1s: elections wait for eleven; 30ms
 }
 
 // HSM is the token that unseals this node. It is found by label or serial, never by its slot.
