@@ -296,6 +296,7 @@ func (x *SystemServiceJoinClusterRequest) GetCaCertificatePem() string {
 	return ""
 }
 
+// The node is a member. One that has much to receive may not serve yet: GetStatus tells.
 type SystemServiceJoinClusterResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
