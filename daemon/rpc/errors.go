@@ -140,6 +140,9 @@ func errorTable() []row {
 		{keystore.ErrTooMany, warderv1.Reason_REASON_LIMIT_REACHED, true},
 
 		{keyring.ErrSealed, warderv1.Reason_REASON_SEALED, false},
+		// The entries of a rotation that this node slept through come a moment before it has opened the keyring that they bring. Where
+		// it lasts, the seal's own health says so.
+		{keyring.ErrUnknownKey, warderv1.Reason_REASON_STALE, false},
 		{cluster.ErrNoLeader, warderv1.Reason_REASON_NO_LEADER, false},
 		{cluster.ErrClock, warderv1.Reason_REASON_STALE, false},
 		{cluster.ErrOutcomeUnknown, warderv1.Reason_REASON_OUTCOME_UNKNOWN, false},
