@@ -141,8 +141,8 @@ func errorTable() []row {
 
 		{keyring.ErrSealed, warderv1.Reason_REASON_SEALED, false},
 		// The entries of a rotation that this node slept through come a moment before it has opened the keyring that they bring. Where
-		// it lasts, the seal's own health says so.
-		{keyring.ErrUnknownKey, warderv1.Reason_REASON_STALE, false},
+		// it lasts, the seal's own health says so. A data key that no newer keyring will hold is a fault, and in no row.
+		{keyring.ErrNewerKey, warderv1.Reason_REASON_STALE, false},
 		{cluster.ErrNoLeader, warderv1.Reason_REASON_NO_LEADER, false},
 		{cluster.ErrClock, warderv1.Reason_REASON_STALE, false},
 		{cluster.ErrOutcomeUnknown, warderv1.Reason_REASON_OUTCOME_UNKNOWN, false},

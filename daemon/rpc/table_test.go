@@ -9,6 +9,7 @@ import (
 	"warder/api/reason"
 	warderv1 "warder/api/warder/v1"
 	"warder/api/warder/v1/warderv1connect"
+	"warder/keystore/keyring"
 )
 
 // TestTheTableIsTotal takes rows away, adds one and empties one: each refuses to start, and is named.
@@ -64,8 +65,10 @@ func TestEveryErrorHasOneReason(t *testing.T) {
 			t.Errorf("%v, wrapped: %v; want %v", row.match, got, row.reason)
 		}
 	}
-	if got := reasonOf(errors.New("a fault that nobody thought of")); got != warderv1.Reason_REASON_INTERNAL {
-		t.Errorf("an error of no row: %v; want INTERNAL", got)
+	for _, fault := range []error{errors.New("a fault that nobody thought of"), keyring.ErrDamaged, keyring.ErrUnknownKey} {
+		if got := reasonOf(fault); got != warderv1.Reason_REASON_INTERNAL {
+			t.Errorf("%v: %v; want INTERNAL", fault, got)
+		}
 	}
 }
 

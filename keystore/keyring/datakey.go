@@ -87,14 +87,17 @@ func (k *Keyring) Seal(additional, plaintext []byte) []byte {
 	return key.aead.Seal(sealed, sealed[idEnd:], plaintext, additional)
 }
 
-// Open opens what Seal sealed for the same additional data, or gives [ErrDamaged] or [ErrUnknownKey]. The plaintext is
-// the caller's.
+// Open opens what Seal sealed for the same additional data, or gives [ErrDamaged], [ErrNewerKey] or [ErrUnknownKey].
+// The plaintext is the caller's.
 func (k *Keyring) Open(additional, sealed []byte) ([]byte, error) {
 	id, err := KeyID(sealed)
 	if err != nil {
 		return nil, err
 	}
 	held := k.open()
+	if id > held.last {
+		return nil, fmt.Errorf("%w: data key %d", ErrNewerKey, id)
+	}
 	at := held.index(id)
 	if at < 0 {
 		return nil, fmt.Errorf("%w: data key %d", ErrUnknownKey, id)

@@ -19,7 +19,9 @@ var (
 	ErrSealed = errors.New("the node is sealed")
 	// ErrDamaged says that bytes were changed, or moved to a place that they were not sealed for.
 	ErrDamaged = errors.New("sealed bytes were changed or moved")
-	// ErrUnknownKey says that the data key that bytes were sealed with is not in the keyring.
+	// ErrNewerKey says that the data key that bytes were sealed with is not in the keyring, but may be in a newer one.
+	ErrNewerKey = errors.New("sealed with a data key that is newer than the keyring")
+	// ErrUnknownKey says that no newer keyring will hold the data key that bytes were sealed with either.
 	ErrUnknownKey = errors.New("sealed with a data key that the keyring does not hold")
 	// ErrState says that a data key's state does not allow the change.
 	ErrState = errors.New("the data key's state does not allow it")

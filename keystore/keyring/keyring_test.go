@@ -56,7 +56,7 @@ func TestSealOpen(t *testing.T) {
 		}
 		at := rapid.IntRange(0, len(sealed)-1).Draw(t, "at")
 		sealed[at] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
-		if _, err := k.Open(additional, sealed); !errors.Is(err, keyring.ErrDamaged) && !errors.Is(err, keyring.ErrUnknownKey) {
+		if _, err := k.Open(additional, sealed); !refusedToOpen(err) {
 			t.Fatalf("byte %d changed: %v", at, err)
 		}
 	})
@@ -99,6 +99,9 @@ func TestRotation(t *testing.T) {
 	}
 	if got, err := turned.Open(nil, old); err != nil || string(got) != "old" {
 		t.Errorf("an old value: %q, %v", got, err)
+	}
+	if _, err := first.Open(nil, sealed); !errors.Is(err, keyring.ErrNewerKey) {
+		t.Errorf("a new value, before the rotation: %v", err)
 	}
 	dropped := must[*keyring.Keyring](t)(turned.DropDataKey(1))
 	if _, err := dropped.Open(nil, old); !errors.Is(err, keyring.ErrUnknownKey) {
@@ -319,6 +322,11 @@ func TestVectors(t *testing.T) {
 	}
 }
 
+// refusedToOpen says whether the error is one of those that [keyring.Keyring.Open] gives.
+func refusedToOpen(err error) bool {
+	return errors.Is(err, keyring.ErrDamaged) || errors.Is(err, keyring.ErrNewerKey) || errors.Is(err, keyring.ErrUnknownKey)
+}
+
 func FuzzOpen(f *testing.F) {
 	k, err := keyring.New(rand.Reader)
 	if err != nil {
@@ -327,7 +335,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte{}, []byte{})
 	f.Add([]byte("a"), k.Seal([]byte("b"), []byte("value")))
 	f.Fuzz(func(t *testing.T, additional, sealed []byte) {
-		if _, err := k.Open(additional, sealed); !errors.Is(err, keyring.ErrDamaged) && !errors.Is(err, keyring.ErrUnknownKey) {
+		if _, err := k.Open(additional, sealed); !refusedToOpen(err) {
 			t.Fatalf("a forgery: %v", err)
 		}
 	})
