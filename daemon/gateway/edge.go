@@ -28,7 +28,7 @@ func RequestID(ctx context.Context) string {
 }
 
 // edge is what every request passes first: an id, health, limits, and the net under a handler that panics.
-func (g *Gateway) edge(next http.Handler, memory *ratelimit.Memory) http.Handler {
+func (g *Gateway) edge(next http.Handler, memory *ratelimit.Pool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := rand.Text()
 		mark(w.Header(), id)
@@ -62,7 +62,7 @@ func mark(header http.Header, id string) {
 
 // limit bounds the body's size, the time in which it must arrive, and the request's time. A stream has no deadline
 // of its own, and ends when the gateway stops.
-func (g *Gateway) limit(id string, w http.ResponseWriter, r *http.Request, memory *ratelimit.Memory) (*http.Request, *parcel) {
+func (g *Gateway) limit(id string, w http.ResponseWriter, r *http.Request, memory *ratelimit.Pool) (*http.Request, *parcel) {
 	control := http.NewResponseController(w)
 	deadline := time.Now().Add(g.cfg.Limits.RequestTimeout)
 	answerBy := deadline.Add(time.Second) // so that a refusal still goes out

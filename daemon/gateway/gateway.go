@@ -131,7 +131,7 @@ func Open(cfg Config) (*Gateway, error) {
 }
 
 func (g *Gateway) open() error {
-	counts, memory := newCounts(g.cfg.Limits), g.memory()
+	connections, memory := g.connections(), g.memory()
 	for _, address := range g.cfg.Addresses {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
@@ -140,7 +140,7 @@ func (g *Gateway) open() error {
 		server := g.server(g.cfg.Handler, memory)
 		server.TLSConfig = g.tls()
 		server.ConnContext = g.cfg.ConnContext
-		g.add(door{"api", &limited{listener, counts, g.cfg.Logger}, server, true})
+		g.add(door{"api", &limited{listener, connections, g.cfg.Logger}, server, true})
 	}
 	if g.cfg.Socket != "" {
 		listener, err := listenSocket(g.cfg.Socket, g.cfg.Logger)
@@ -156,7 +156,7 @@ func (g *Gateway) open() error {
 		if err != nil {
 			return fmt.Errorf("listening for metrics on %s: %w", g.cfg.MetricsAddress, err)
 		}
-		g.add(door{"metrics", &limited{listener, newCounts(g.cfg.Limits), g.cfg.Logger}, g.server(g.cfg.MetricsHandler, g.memory()), false})
+		g.add(door{"metrics", &limited{listener, g.connections(), g.cfg.Logger}, g.server(g.cfg.MetricsHandler, g.memory()), false})
 	}
 	if len(g.doors) == 0 {
 		return errors.New("gateway: nothing to listen on")
@@ -166,8 +166,12 @@ func (g *Gateway) open() error {
 
 func (g *Gateway) add(d door) { g.doors = append(g.doors, d) }
 
-func (g *Gateway) memory() *ratelimit.Memory {
-	return ratelimit.NewMemory(g.cfg.Limits.Memory, g.cfg.Limits.MemoryPerAddress)
+func (g *Gateway) connections() *ratelimit.Pool {
+	return ratelimit.NewPool("room for connections", int64(g.cfg.Limits.Connections), int64(g.cfg.Limits.ConnectionsPerAddress))
+}
+
+func (g *Gateway) memory() *ratelimit.Pool {
+	return ratelimit.NewPool("memory for requests", g.cfg.Limits.Memory, g.cfg.Limits.MemoryPerAddress)
 }
 
 // What one HTTP/2 connection may hold that no request does, in bytes: what was sent of bodies and not read yet, and one frame
@@ -178,7 +182,7 @@ const (
 )
 
 // server makes the HTTP server of one listener.
-func (g *Gateway) server(handler http.Handler, memory *ratelimit.Memory) *http.Server {
+func (g *Gateway) server(handler http.Handler, memory *ratelimit.Pool) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)

@@ -5,41 +5,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+
+	"warder/daemon/ratelimit"
 )
-
-// counts are the open connections, in all and from each address.
-type counts struct {
-	total, each int
-
-	mu   sync.Mutex // guards the next two
-	open int
-	from map[netip.Prefix]int
-}
-
-func newCounts(l Limits) *counts {
-	return &counts{total: l.Connections, each: l.ConnectionsPerAddress, from: map[netip.Prefix]int{}}
-}
-
-// enter counts a connection, unless there are too many.
-func (c *counts) enter(from netip.Prefix) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.open >= c.total || c.from[from] >= c.each {
-		return false
-	}
-	c.open++
-	c.from[from]++
-	return true
-}
-
-func (c *counts) leave(from netip.Prefix) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.open--
-	if c.from[from]--; c.from[from] == 0 {
-		delete(c.from, from)
-	}
-}
 
 // neighbourhood is what counts as one address: an IPv4 address, or the /64 that one IPv6 subscriber gets (RFC 6177).
 func neighbourhood(a net.Addr) netip.Prefix {
@@ -63,7 +31,7 @@ func neighbourhoodOf(address string) netip.Prefix {
 // limited is a listener that closes at once what would be too many.
 type limited struct {
 	net.Listener
-	counts *counts
+	open   *ratelimit.Pool
 	logger *slog.Logger
 }
 
@@ -75,10 +43,11 @@ func (l *limited) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		from := neighbourhood(conn.RemoteAddr())
-		if l.counts.enter(from) {
-			return &counted{Conn: conn, leave: sync.OnceFunc(func() { l.counts.leave(from) })}, nil
+		full := l.open.Take(from, 1)
+		if full == nil {
+			return &counted{Conn: conn, leave: sync.OnceFunc(func() { l.open.Give(from, 1) })}, nil
 		}
-		l.logger.Debug("connection refused: too many are open", "from", from)
+		l.logger.Debug("a connection was refused", "from", from, "error", full)
 		_ = conn.Close() // nothing was said on it
 	}
 }

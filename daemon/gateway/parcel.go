@@ -17,7 +17,7 @@ type parcel struct {
 	writer        http.ResponseWriter
 	term          interface{ end() }
 
-	memory  *ratelimit.Memory
+	memory  *ratelimit.Pool
 	from    netip.Prefix
 	held    int64
 	refused error

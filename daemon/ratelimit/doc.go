@@ -5,4 +5,6 @@
 //
 // Rates say who asks too often; lanes hold however many ask. A lane has a number of places for requests that are worked on,
 // and a short queue before them, so that what is admitted is answered soon and the rest is turned away at once.
+//
+// A pool holds what is shared before anybody knows whose it is: connections, and the memory of requests.
 package ratelimit

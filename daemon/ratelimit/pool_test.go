@@ -8,14 +8,14 @@ import (
 	"warder/daemon/ratelimit"
 )
 
-func TestMemory(t *testing.T) {
+func TestPool(t *testing.T) {
 	one, two := netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("2001:db8::/64")
-	memory := ratelimit.NewMemory(100, 60)
-	take := func(from netip.Prefix, bytes int64, want bool) {
+	pool := ratelimit.NewPool("memory for requests", 100, 60)
+	take := func(from netip.Prefix, amount int64, want bool) {
 		t.Helper()
-		err := memory.Take(from, bytes)
+		err := pool.Take(from, amount)
 		if err == nil != want || err != nil && !errors.Is(err, ratelimit.ErrOverloaded) {
-			t.Errorf("%s takes %d: %v", from, bytes, err)
+			t.Errorf("%s takes %d: %v", from, amount, err)
 		}
 		if wait, told := ratelimit.RetryAfter(err); err != nil && (!told || wait <= 0) {
 			t.Errorf("the refusal does not say when to come back: %v", err)
@@ -27,7 +27,7 @@ func TestMemory(t *testing.T) {
 	take(two, 41, false)
 	take(two, 40, true)
 	take(two, 1, false)
-	memory.Give(one, 60)
+	pool.Give(one, 60)
 	take(two, 21, false)
 	take(two, 20, true)
 	take(one, 40, true)
