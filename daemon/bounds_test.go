@@ -24,22 +24,13 @@ func TestACallersOwnDeadlineIsNoFaultOfTheLog(t *testing.T) {
 	for _, procedure := range []string{reveal, "/warder.v1.CredentialService/GetCredential"} {
 		for _, ms := range []string{"0", "1", "2", "3"} {
 			before := n.records(t)
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+procedure, strings.NewReader(askOne))
-			if err != nil {
-				t.Fatal(err)
-			}
-			request.Header = http.Header{"Connect-Timeout-Ms": {ms}, "Content-Type": {"application/json"}, "Authorization": {"Bearer " + reading.token}}
-			response, err := reading.http.Do(request)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := io.ReadAll(response.Body)
-			response.Body.Close()
-			reason := reasonIn(text)
-			late := reason == "DEADLINE_EXCEEDED" || strings.Contains(string(text), `"code":"deadline_exceeded"`)
-			inTime := response.StatusCode == http.StatusOK || reason == "TOKEN_SCOPE"
-			if err != nil || !late && !inTime {
-				t.Errorf("%s within %s ms: %d %s %v", procedure, ms, response.StatusCode, text, err)
+			request := n.request(t.Context(), reading, procedure, []byte(askOne))
+			request.Header.Set("Connect-Timeout-Ms", ms)
+			got := reading.ask(t, request)
+			late := got.reason == "DEADLINE_EXCEEDED" || strings.Contains(string(got.body), `"code":"deadline_exceeded"`)
+			inTime := got.status == http.StatusOK || got.reason == "TOKEN_SCOPE"
+			if !late && !inTime {
+				t.Errorf("%s within %s ms: %d %s", procedure, ms, got.status, got.body)
 			}
 			if left := n.records(t) - before; left != 1 {
 				t.Errorf("%s within %s ms: %d records; want 1", procedure, ms, left)
@@ -165,33 +156,25 @@ func TestStrangersHoldLittle(t *testing.T) {
 	begin(509_000)
 	begin(509_000)
 	large := fmt.Sprintf(`{"namespace":"default","name":"large","text":%q}`, strings.Repeat("/", 300_000))
-	ask := func() (answer, string) {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+"/warder.v1.PolicyService/PutPolicy", strings.NewReader(large))
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header.Set("Content-Type", "application/json")
-		response, err := n.operator.http.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer response.Body.Close()
-		text, err := io.ReadAll(response.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return answer{status: response.StatusCode, reason: reasonIn(text), body: text}, response.Header.Get("Retry-After")
+	ask := func() answer {
+		return n.post(t, n.operator, "/warder.v1.PolicyService/PutPolicy", large)
 	}
 	eventually(t, "the strangers hold their share", func() error {
-		if got, _ := ask(); got.reason != "OVERLOADED" {
+		if got := ask(); got.reason != "OVERLOADED" {
 			return fmt.Errorf("%d %s", got.status, got.reason)
 		}
 		return nil
 	})
 	before := n.records(t)
-	got, after := ask()
+	const counter = `warder_requests_total{method="unknown",reason="overloaded"}`
+	counted := n.gauge(t, counter)
+	got := ask()
+	after := got.header.Get("Retry-After")
 	if got.status != http.StatusTooManyRequests && got.status != http.StatusServiceUnavailable || got.reason != "OVERLOADED" || after == "" {
 		t.Errorf("with no room: %d %s, Retry-After %q", got.status, got.body, after)
+	}
+	if now := n.gauge(t, counter); now == counted {
+		t.Errorf("the metrics count %s requests turned away, as before", now)
 	}
 	if left := n.records(t) - before; left != 1 {
 		t.Errorf("%d records; want 1", left)
@@ -214,7 +197,7 @@ func TestStrangersHoldLittle(t *testing.T) {
 		}
 	}
 	eventually(t, "what they held is given back", func() error {
-		if got, _ := ask(); got.reason == "OVERLOADED" {
+		if got := ask(); got.reason == "OVERLOADED" {
 			return errors.New(string(got.body))
 		}
 		return nil

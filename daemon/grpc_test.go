@@ -3,7 +3,6 @@ package daemon_test
 import (
 	"bytes"
 	"encoding/binary"
-	"io"
 	"net/http"
 	"testing"
 
@@ -28,30 +27,16 @@ func framed(flag byte, message []byte) []byte {
 
 func (n *testNode) grpc(t testing.TB, who caller, procedure, timeout string, body []byte) overGRPC {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+procedure, bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	request := n.request(t.Context(), who, procedure, body)
 	request.ContentLength = -1 // as gRPC's own clients send it
-	request.Header = http.Header{"Content-Type": {"application/grpc+proto"}, "Te": {"trailers"}}
+	request.Header.Set("Content-Type", "application/grpc+proto")
+	request.Header.Set("Te", "trailers")
 	if timeout != "" {
-		request.Header["Grpc-Timeout"] = []string{timeout}
+		request.Header.Set("Grpc-Timeout", timeout)
 	}
-	if who.token != "" {
-		request.Header.Set("Authorization", "Bearer "+who.token)
-	}
-	response, err := who.http.Do(request)
-	if err != nil {
-		t.Fatalf("%s: %v", procedure, err)
-	}
-	defer response.Body.Close()
-	came, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatalf("%s: %v", procedure, err)
-	}
+	got := who.ask(t, request)
 	return overGRPC{
-		response.StatusCode, response.Header.Get("Content-Type"), response.Trailer.Get("Grpc-Status"),
-		lasting([]byte(response.Trailer.Get("Grpc-Message"))), came,
+		got.status, got.header.Get("Content-Type"), got.trailer.Get("Grpc-Status"), lasting([]byte(got.trailer.Get("Grpc-Message"))), got.body,
 	}
 }
 

@@ -141,12 +141,10 @@ func TestARevokedCallerHearsNoMore(t *testing.T) {
 	}
 	message := []byte(`{"follow":true}`)
 	body := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(message))), message...)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+"/warder.v1.AuditService/TailAudit", bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	who := n.caller(t, certificateOf(t, made.GetCertificate().GetChainPem(), key))
+	request := n.request(t.Context(), who, "/warder.v1.AuditService/TailAudit", body)
 	request.Header.Set("Content-Type", "application/connect+json")
-	response, err := n.caller(t, certificateOf(t, made.GetCertificate().GetChainPem(), key)).http.Do(request)
+	response, err := who.http.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -259,12 +259,7 @@ func (n *testNode) hangUp(t *testing.T, log *lossy, who caller, procedure, body 
 		<-ctx.Done() // the node has noticed
 		return through.Propose(context.WithoutCancel(ctx), entry)
 	})
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+n.cfg.API.Advertise+procedure, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := who.http.Do(request)
+	response, err := who.http.Do(n.request(ctx, who, procedure, []byte(body)))
 	if err == nil {
 		response.Body.Close()
 	}

@@ -31,7 +31,7 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(), known: map[kind]series{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "warder_requests_total", Help: "Requests that travelled the road, by method and by the reason of a refusal.",
+			Name: "warder_requests_total", Help: "Requests, by method and by the reason of a refusal.",
 		}, []string{"method", "reason"}),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "warder_request_seconds", Help: "Time of a request on the node, its audit record included.",

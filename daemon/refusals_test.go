@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -225,20 +224,12 @@ func TestReadsCanBeLinearizable(t *testing.T) {
 	n, bot := prepared(t)
 	reading := n.withToken(t, bot, fmt.Sprintf(issueReveal, ""))
 	for value, reason := range map[string]string{"linearizable": "", "": "INVALID_ARGUMENT", "eventual": "INVALID_ARGUMENT"} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+reveal, strings.NewReader(askOne))
-		if err != nil {
-			t.Fatal(err)
-		}
-		request.Header = http.Header{"Warder-Consistency": {value}, "Content-Type": {"application/json"}, "Authorization": {"Bearer " + reading.token}}
+		request := n.request(t.Context(), reading, reveal, []byte(askOne))
+		request.Header.Set("Warder-Consistency", value)
 		before := n.records(t)
-		response, err := reading.http.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := io.ReadAll(response.Body)
-		response.Body.Close()
-		if got := reasonIn(text); err != nil || got != reason || reason == "" && response.StatusCode != http.StatusOK || n.records(t) != before+1 {
-			t.Errorf("%q: %d %s %v; want %q and one record", value, response.StatusCode, text, err, reason)
+		got := reading.ask(t, request)
+		if got.reason != reason || reason == "" && got.status != http.StatusOK || n.records(t) != before+1 {
+			t.Errorf("%q: %d %s; want %q and one record", value, got.status, got.body, reason)
 		}
 	}
 	if _, err := n.client.Policies.ListPolicies(client.Linearizable(t.Context()), &warderv1.ListPoliciesRequest{Namespace: "default"}); err != nil {

@@ -33,13 +33,7 @@ func TestStoppingRefusesNobodyForGood(t *testing.T) {
 		for i := range 48 {
 			all.Go(func() {
 				for ctx.Err() == nil {
-					request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+"/warder.v1.CredentialService/SignWithCredential", strings.NewReader(order))
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					request.Header.Set("Content-Type", "application/json")
-					request.Header.Set("Authorization", "Bearer "+bot.token)
+					request := n.request(t.Context(), bot, "/warder.v1.CredentialService/SignWithCredential", []byte(order))
 					if i%2 == 0 {
 						request.Header.Set("Warder-Consistency", "linearizable")
 					}

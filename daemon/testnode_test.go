@@ -258,9 +258,38 @@ func (n *testNode) withToken(t testing.TB, who caller, body string) caller {
 
 // answer is what came back over plain HTTP.
 type answer struct {
-	status int
-	reason string // without REASON_; empty where the answer is no refusal
-	body   []byte
+	status          int
+	reason          string // without REASON_; empty where the answer is no refusal
+	header, trailer http.Header
+	body            []byte
+}
+
+// request makes a request of one RPC, with a body of JSON and the caller's token.
+func (n *testNode) request(ctx context.Context, who caller, procedure string, body []byte) *http.Request {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+n.cfg.API.Advertise+procedure, bytes.NewReader(body))
+	if err != nil {
+		panic(err) // of an address that no node has
+	}
+	request.Header.Set("Content-Type", "application/json")
+	if who.token != "" {
+		request.Header.Set("Authorization", "Bearer "+who.token)
+	}
+	return request
+}
+
+// ask sends a request and reads the whole answer.
+func (c caller) ask(t testing.TB, request *http.Request) answer {
+	t.Helper()
+	response, err := c.http.Do(request)
+	if err != nil {
+		t.Fatalf("%s: %v", request.URL.Path, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatalf("%s: %v", request.URL.Path, err)
+	}
+	return answer{response.StatusCode, reasonIn(text), response.Header, response.Trailer, text}
 }
 
 // post asks one RPC with a JSON body, as curl would.
@@ -275,24 +304,9 @@ func (n *testNode) send(t testing.TB, who caller, procedure, contentType string,
 		contentType = "application/connect+json"
 		body = append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...)
 	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+n.cfg.API.Advertise+procedure, bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	request := n.request(t.Context(), who, procedure, body)
 	request.Header.Set("Content-Type", contentType)
-	if who.token != "" {
-		request.Header.Set("Authorization", "Bearer "+who.token)
-	}
-	response, err := who.http.Do(request)
-	if err != nil {
-		t.Fatalf("%s: %v", procedure, err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatalf("%s: %v", procedure, err)
-	}
-	return answer{status: response.StatusCode, reason: reasonIn(text), body: text}
+	return who.ask(t, request)
 }
 
 // reasonIn finds the reason in an answer's JSON, also at the end of a stream.

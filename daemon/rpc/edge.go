@@ -72,7 +72,7 @@ func (s *Server) Edge(next http.Handler, socket bool) http.Handler {
 			came.call.from = peer{connection: found, state: r.TLS}
 		}
 		if s.isProcedure(r.URL.Path) {
-			came.witness = witness{ResponseWriter: w, server: s, call: &came.call, ctx: came}
+			came.witness = witness{ResponseWriter: w, server: s, call: &came.call, ctx: came, began: time.Now()}
 			defer came.witness.begin() // also of a handler that panicked, or answered nothing
 			w = &came.witness
 			came.body = body{ReadCloser: r.Body, server: s, ctx: came}
@@ -132,6 +132,7 @@ type witness struct {
 	server  *Server
 	call    *Call
 	ctx     context.Context //nolint:containedctx // the request's own, and lives as long
+	began   time.Time
 	started bool
 	barred  bool
 }
@@ -159,10 +160,13 @@ func (w *witness) begin() bool {
 	if w.call.recorded {
 		return true
 	}
-	ctx := context.WithoutCancel(w.ctx) // who hangs up is recorded too
-	if err := w.server.record(ctx, w.call, "", policy.Decision{}, cmp.Or(w.call.turnedAway, errMethodUnknown)); err != nil {
-		w.barred = true
+	ctx, refused := context.WithoutCancel(w.ctx), cmp.Or(w.call.turnedAway, errMethodUnknown) // who hangs up is recorded too
+	if err := w.server.record(ctx, w.call, "", policy.Decision{}, refused); err != nil {
+		refused, w.barred = err, true
 		http.Error(w.ResponseWriter, errAudit.Error(), http.StatusServiceUnavailable)
+	}
+	if !w.call.observed {
+		w.server.Observe(w.call.Procedure, reasonText(reasonOf(refused)), time.Since(w.began))
 	}
 	return !w.barred
 }

@@ -16,6 +16,7 @@ import (
 func (s *Server) observe(ctx context.Context, began time.Time) {
 	call := callOf(ctx)
 	s.leave(call)
+	call.observed = true
 	s.Observe(call.Procedure, reasonText(call.reason), time.Since(began))
 }
 

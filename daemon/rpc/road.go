@@ -53,6 +53,7 @@ type Call struct {
 	target   target
 	lane     ratelimit.Lane // in which it is worked on; 0 in none
 	recorded bool
+	observed bool
 	// turnedAway is why its message was not taken in; nil when it was.
 	turnedAway error
 	// reason is why the request was refused; unspecified when it was not.
