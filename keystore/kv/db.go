@@ -79,12 +79,11 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	v, err := db.store.view()
+	tx, err := db.read()
 	if err != nil {
 		return err
 	}
-	defer v.release()
-	tx := &Tx{keys: db.keys, view: v}
+	defer tx.view.release()
 	if err := fn(tx); err != nil {
 		return err
 	}
@@ -158,12 +157,11 @@ func (db *DB) outgrow(ctx context.Context, used *keyring.Keyring, stale error) (
 
 // prepare runs fn and lets go of the store before anything is proposed.
 func (db *DB) prepare(fn func(*Tx) error) (*Tx, []byte, error) {
-	v, err := db.store.view()
+	tx, err := db.newTx()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer v.release()
-	tx := newTx(db.keys, v)
+	defer tx.view.release()
 	if err := fn(tx); err != nil {
 		return nil, nil, err
 	}

@@ -92,3 +92,50 @@ func TestStaleKeyWaitEnds(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// turning is a keyring that is exchanged by whoever asks for it the first time, together with what it has sealed.
+type turning struct {
+	*keys
+	turn func()
+}
+
+func (k *turning) Keyring() (*keyring.Keyring, error) {
+	if turn := k.turn; turn != nil {
+		k.turn = nil
+		turn()
+	}
+	return k.keys.Keyring()
+}
+
+// TestARotationDuringAReadingDamagesNothing: a reading that begins while the last value is sealed anew and the old data key is dropped has
+// all of that or none of it.
+func TestARotationDuringAReadingDamagesNothing(t *testing.T) {
+	store := openStore(t, t.TempDir())
+	held := &turning{keys: newKeys(t)}
+	db := kv.New(store, &localLog{store: store}, held)
+	k := kv.K("k")
+	read := func(tx *kv.Tx) error {
+		if value, _, err := tx.Get(k); err != nil || string(value) != "v" {
+			t.Errorf("read %q, %v", value, err)
+		}
+		return nil
+	}
+	for name, do := range map[string]func(context.Context, func(*kv.Tx) error) error{"view": db.View, "update": db.Update} {
+		update(t, db, func(tx *kv.Tx) { tx.Put(k, []byte("v")) })
+		held.turn = func() {
+			old := held.ring.Load().Active()
+			held.ring.Store(rotated(t, held.ring.Load(), 1))
+			for done := false; !done; {
+				var err error
+				done, _, err = db.Reseal(t.Context(), 512)
+				must(t, err)
+			}
+			dropped, err := held.ring.Load().DropDataKey(old)
+			must(t, err)
+			held.ring.Store(dropped)
+		}
+		if err := do(t.Context(), read); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

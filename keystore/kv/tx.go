@@ -14,11 +14,11 @@ import (
 // appears unseen. A Tx sees its own writes. It is valid until the function that
 // was given it returns, and not for concurrent use.
 type Tx struct {
-	keys  Keys
-	ring  *keyring.Keyring // from keys, when first needed
-	view  *view
-	err   error          // the first fault of a method that returns none
-	blind map[Key]string // paths that were worked out; nil in a View
+	ring   *keyring.Keyring // nil: none, and sealed says why
+	sealed error
+	view   *view
+	err    error          // the first fault of a method that returns none
+	blind  map[Key]string // paths that were worked out; nil in a View
 
 	expects  []If                // what the caller demands
 	reads    []If                // what was seen
@@ -40,13 +40,25 @@ type write struct {
 
 // newTx gives a Tx whose reads become preconditions. A View's is made without any of these maps: most transactions are
 // one, and make no change that could have conditions.
-func newTx(keys Keys, v *view) *Tx {
-	return &Tx{
-		keys: keys, view: v,
-		blind:  map[Key]string{},
-		seen:   map[Target]struct{}{},
-		writes: map[Target]*write{},
+func (db *DB) newTx() (*Tx, error) {
+	tx, err := db.read()
+	if err != nil {
+		return nil, err
 	}
+	tx.blind, tx.seen, tx.writes = map[Key]string{}, map[Target]struct{}{}, map[Target]*write{}
+	return tx, nil
+}
+
+// read gives a View's Tx, whose view is the caller's to release. The keyring is taken before the view: an older one lacks
+// data keys that are newer than itself, and tells them apart; a newer one may have dropped what the view still holds
+// values under, as if those were damaged.
+func (db *DB) read() (*Tx, error) {
+	ring, sealed := db.keys.Keyring()
+	v, err := db.store.view()
+	if err != nil {
+		return nil, err
+	}
+	return &Tx{ring: ring, sealed: sealed, view: v}, nil
 }
 
 // Get returns a record's value, which the caller owns, and its revision. A
@@ -191,14 +203,7 @@ func (tx *Tx) saw(t Target, rev uint64) {
 }
 
 func (tx *Tx) keyring() (*keyring.Keyring, error) {
-	if tx.ring == nil {
-		ring, err := tx.keys.Keyring()
-		if err != nil {
-			return nil, err
-		}
-		tx.ring = ring
-	}
-	return tx.ring, nil
+	return tx.ring, tx.sealed
 }
 
 func (tx *Tx) target(space Space, k Key) (Target, error) {
