@@ -167,14 +167,14 @@ func TestStrangersHoldLittle(t *testing.T) {
 	})
 	before := n.records(t)
 	const counter = `warder_requests_total{method="unknown",reason="overloaded"}`
-	counted := n.gauge(t, counter)
+	counted := n.counted(t)
 	got := ask()
 	after := got.header.Get("Retry-After")
 	if got.status != http.StatusTooManyRequests && got.status != http.StatusServiceUnavailable || got.reason != "OVERLOADED" || after == "" {
 		t.Errorf("with no room: %d %s, Retry-After %q", got.status, got.body, after)
 	}
-	if now := n.gauge(t, counter); now == counted {
-		t.Errorf("the metrics count %s requests turned away, as before", now)
+	if now := n.counted(t) - counted; now != 1 || n.gauge(t, counter) == "0" {
+		t.Errorf("the metrics count %d requests more; want 1", now)
 	}
 	if left := n.records(t) - before; left != 1 {
 		t.Errorf("%d records; want 1", left)

@@ -203,7 +203,7 @@ func TestThereIsNoWayRound(t *testing.T) {
 		"a message without parts": {n.operator, "POST", "/warder.v1.IdentityService/GetIdentity", js, "{}", nil, 400, "INVALID_ARGUMENT", 1},
 		"an empty name":           {n.operator, "POST", reveal, js, `{"namespace":"default","name":""}`, nil, 400, "INVALID_ARGUMENT", 1},
 	} {
-		before := n.records(t)
+		before, counted := n.records(t), n.counted(t)
 		request, err := http.NewRequestWithContext(t.Context(), try.method, "https://"+n.cfg.API.Advertise+try.path, strings.NewReader(try.body))
 		if err != nil {
 			t.Fatal(err)
@@ -226,6 +226,9 @@ func TestThereIsNoWayRound(t *testing.T) {
 		}
 		if left := n.records(t) - before; response.StatusCode != try.status || reasonIn(text) != try.reason || left != try.records {
 			t.Errorf("%s: status %d, reason %q, %d records; want %d, %q, %d\n%s", name, response.StatusCode, reasonIn(text), left, try.status, try.reason, try.records, text)
+		}
+		if now := n.counted(t) - counted; now != try.records {
+			t.Errorf("%s: the metrics count %d requests; want %d", name, now, try.records)
 		}
 		if bytes.Contains(text, []byte(base64.StdEncoding.EncodeToString([]byte("of one")))) {
 			t.Errorf("%s: the secret was served", name)

@@ -116,6 +116,7 @@ func (m *metrics) handler(of *member) http.Handler {
 	gauge("warder_audit_healthy", "1 while the audit log can be written.", func() float64 { return truth(of.log.Healthy() == nil) })
 	gauge("warder_audit_records", "Records in the node's audit log.", func() float64 { return float64(of.log.Size()) })
 	gauge("warder_state_applied_index", "The highest Raft index that the state holds.", func() float64 { return float64(of.store.Applied()) })
+	gauge("warder_cluster_term", "Raft's term: each election raises it.", func() float64 { return float64(of.raft.State().Term) })
 	gauge("warder_cluster_staleness_seconds", "How long ago the node last knew itself up to date.", func() float64 { return of.raft.Staleness().Seconds() })
 	gauge("warder_cluster_clock_offset_seconds", "How far the node's clock is ahead of the median of the other members'.", func() float64 { return of.raft.ClockOffset().Seconds() })
 	gauge("warder_clock_right", "1 while the node's clock is within the bound of a majority's.", func() float64 { return truth(of.raft.Clock() == nil) })

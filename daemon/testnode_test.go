@@ -336,6 +336,23 @@ func (n *testNode) records(t testing.TB) int {
 	return 0
 }
 
+// counted tells how many requests the metrics page has counted, in all.
+func (n *testNode) counted(t testing.TB) int {
+	t.Helper()
+	sum := 0.0
+	for line := range strings.Lines(n.metrics(t)) {
+		if !strings.HasPrefix(line, "warder_requests_total{") {
+			continue
+		}
+		count, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " "):]), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += count
+	}
+	return int(sum)
+}
+
 func (n *testNode) metrics(t testing.TB) string {
 	t.Helper()
 	response, err := http.Get(fmt.Sprintf("http://%s/metrics", n.cfg.Metrics.Listen)) //nolint:noctx // a test's own page

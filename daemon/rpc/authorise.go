@@ -81,6 +81,9 @@ func (s *Server) hide(call *Call, row method, claims *token.Claims, found target
 	if row.action == policy.CredentialSign && !isNotFound(err) && s.maySignSomething(ask, found.context) {
 		return err
 	}
+	if _, known := lookup(err); !known {
+		s.logFault(call, err) // the caller will not hear of it
+	}
 	return errDenied
 }
 

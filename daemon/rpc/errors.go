@@ -234,7 +234,7 @@ func (s *Server) refuse(ctx context.Context, err error) error {
 	case found.tell:
 		message = err.Error()
 	case !known:
-		s.Logger.Error("a request met a fault", "request", call.ID, "method", call.Procedure, "error", err)
+		s.logFault(call, err)
 		message = fmt.Sprintf("a fault of the server; its log has it as incident %s", call.ID)
 	default:
 		s.Logger.Info("a request was refused", "request", call.ID, "method", call.Procedure, "reason", found.reason.String(), "error", err)
@@ -244,6 +244,10 @@ func (s *Server) refuse(ctx context.Context, err error) error {
 		refused.Meta().Set("Retry-After", strconv.FormatInt(int64((wait+time.Second-1)/time.Second), 10))
 	}
 	return refused
+}
+
+func (s *Server) logFault(call *Call, err error) {
+	s.Logger.Error("a request met a fault", "request", call.ID, "method", call.Procedure, "error", err)
 }
 
 // messageOf gives the words of an error that carries its reason already.

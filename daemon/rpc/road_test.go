@@ -1,14 +1,19 @@
 package rpc
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"warder/daemon/authn/mtls"
+	"warder/daemon/identity"
 	"warder/daemon/identity/registry"
 	"warder/daemon/policy"
 	"warder/daemon/token"
+	"warder/keystore/keyring"
 	"warder/keystore/keystoretest"
 	"warder/keystore/kv"
 )
@@ -70,5 +75,28 @@ func TestNothingIsDecidedByAWrongClock(t *testing.T) {
 	}
 	if got := s.founded(method{sealed: true}, nil); got != nil {
 		t.Errorf("what a node answers whatever its state is refused: %v", got)
+	}
+}
+
+// TestAFaultIsLoggedThoughItsCallerIsNotTold: who may not know of an object does not learn that it is damaged; the log does.
+func TestAFaultIsLoggedThoughItsCallerIsNotTold(t *testing.T) {
+	db, _ := keystoretest.Open(t)
+	policies := policy.New(db, nil)
+	if err := policies.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	s := &Server{Config: Config{Policies: policies, Logger: slog.New(slog.NewTextHandler(&log, nil))}}
+	home := identity.MustName("default")
+	call := &Call{ID: "theid", Principal: identity.Principal{Kind: identity.Workload, Namespace: home, Name: identity.MustName("bot")}, Authentication: "mtls"}
+	found := target{resource: policy.Resource{Type: policy.Key, Namespace: home, Name: identity.MustName("one")}}
+	for err, logged := range map[error]bool{keyring.ErrUnknownKey: true, keyring.ErrDamaged: true, kv.ErrNotFound: false} {
+		log.Reset()
+		if got := s.hide(call, method{action: policy.KeySign}, nil, found, err); !errors.Is(got, errDenied) {
+			t.Errorf("%v is told as %v", err, got)
+		}
+		if text := log.String(); strings.Contains(text, "theid") != logged {
+			t.Errorf("%v leaves %q in the log", err, text)
+		}
 	}
 }

@@ -69,7 +69,7 @@ type Config struct {
 	// StalenessBound is how long ago the node may last have known itself up to date, for it to answer.
 	StalenessBound time.Duration
 	Started        time.Time
-	// Observe hears of every request: its method, the reason of its refusal, and its time.
+	// Observe hears once of every request of an RPC: its method, the reason of its refusal, and its time.
 	Observe func(procedure, reason string, took time.Duration)
 	// Problems says why the node is not ready; empty when it is.
 	Problems func() []string
