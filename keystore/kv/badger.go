@@ -33,7 +33,7 @@ func badgerOptions(dir string, l *badgerLog) badger.Options {
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
 		WithNumCompactors(2).
-		WithNumLevelZeroTables(2). // merged early, so that replaced values are known as garbage
+		WithNumLevelZeroTables(4). // with more Badger first merges four into one, for which it takes 256 MiB
 		WithVerifyValueChecksum(true).
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithMetricsEnabled(false)
