@@ -2,12 +2,16 @@ package rpc
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"warder/daemon/audit"
 	"warder/daemon/authn/mtls"
 	"warder/daemon/identity"
 	"warder/daemon/identity/registry"
@@ -97,6 +101,40 @@ func TestAFaultIsLoggedThoughItsCallerIsNotTold(t *testing.T) {
 		}
 		if text := log.String(); strings.Contains(text, "theid") != logged {
 			t.Errorf("%v leaves %q in the log", err, text)
+		}
+	}
+}
+
+// TestEachRequestIsCountedOnce also where its record fails: on the road, and before it.
+func TestEachRequestIsCountedOnce(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := audit.Open(audit.Config{Dir: t.TempDir(), Node: "one", Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var counted []string
+	s := &Server{Config: Config{Audit: log, Clock: time.Now, Logger: slog.New(slog.DiscardHandler), Observe: func(_, reason string, _ time.Duration) {
+		counted = append(counted, reason)
+	}}}
+	for name, handler := range map[string]http.HandlerFunc{
+		"before the road": http.NotFound,
+		"on the road": func(w http.ResponseWriter, r *http.Request) {
+			if _, err := travelled(r.Context(), s, "/warder.v1.KeyService/GetKey", r.Header, "no message", func() (any, error) { return nil, nil }); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+			}
+		},
+	} {
+		counted = nil
+		answer := httptest.NewRecorder()
+		s.Edge(handler, false).ServeHTTP(answer, httptest.NewRequest(http.MethodPost, "/warder.v1.KeyService/GetKey", http.NoBody))
+		if answer.Code != http.StatusServiceUnavailable || len(counted) != 1 {
+			t.Errorf("%s: %d, counted as %v", name, answer.Code, counted)
 		}
 	}
 }
