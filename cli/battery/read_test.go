@@ -54,7 +54,10 @@ func TestReadErrors(t *testing.T) {
 			if !one.running {
 				victim.Launch(t)
 			}
-			names := func() bool { return strings.Contains(victim.Wrote(t)[before:], "input/output error") }
+			names := func() bool {
+				wrote := victim.Wrote(t)[before:]
+				return strings.Contains(wrote, "input/output error") || strings.Contains(wrote, "fault address") // of a mapped file
+			}
 			if !one.running {
 				town.Eventually(t, "the node names its disk's fault, and stops or refuses", time.Minute, func() error {
 					if !names() {

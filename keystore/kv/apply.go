@@ -107,10 +107,7 @@ func (s *Store) keep(c *change) error {
 	if !room {
 		return s.through(c)
 	}
-	select {
-	case s.dirty <- struct{}{}:
-	default:
-	}
+	s.rouse()
 	return nil
 }
 

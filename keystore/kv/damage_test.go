@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
@@ -256,6 +257,45 @@ func TestTamperedRows(t *testing.T) {
 			must(t, s.Close())
 		} else if !errors.Is(err, kv.ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestAReadingOfWhatIsGoneStopsTheStore takes the tables away from under a store that runs: to look at the mapped files is a fault
+// that would end the process without a word. Every kind of reading names it, and the store stops.
+func TestAReadingOfWhatIsGoneStopsTheStore(t *testing.T) {
+	for name, read := range map[string]func(*kv.Tx) error{
+		"get": func(tx *kv.Tx) error { _, _, err := tx.Get(kv.K("ns", "n")); return err },
+		"scan": func(tx *kv.Tx) error {
+			_, err := scan(tx, kv.K("ns"))
+			return err
+		},
+	} {
+		dir, held := t.TempDir(), newKeys(t)
+		s := openStore(t, dir)
+		update(t, kv.New(s, &localLog{store: s}, held), func(tx *kv.Tx) { tx.Put(kv.K("ns", "n"), []byte("v")) })
+		must(t, s.Close())
+		s = openStore(t, dir)
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(t.Context()) }()
+		tables, err := filepath.Glob(filepath.Join(dir, "gen-*", "*.sst"))
+		if err != nil || len(tables) == 0 {
+			t.Fatalf("tables %v, %v", tables, err)
+		}
+		for _, table := range tables {
+			must(t, os.Truncate(table, 0))
+		}
+		err = kv.New(s, &localLog{store: s}, held).View(t.Context(), read)
+		if !errors.Is(err, kv.ErrStopped) || !errors.Is(err, kv.ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+		select {
+		case err := <-ended:
+			if !errors.Is(err, kv.ErrDamaged) {
+				t.Errorf("%s: the store ends with %v", name, err)
+			}
+		case <-time.After(time.Minute):
+			t.Errorf("%s: the store runs on", name)
 		}
 	}
 }

@@ -144,20 +144,29 @@ func getRow(txn *badger.Txn, key []byte) (row, error) {
 func eachRow(txn *badger.Txn, prefix, start []byte, fn func(key []byte, r row) error) error {
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
 	defer it.Close()
-	var value []byte
-	for it.Seek(start); it.Valid(); it.Next() {
-		item := it.Item()
-		key := item.Key()
+	var key, value []byte
+	read := func(move func()) (more bool, err error) {
+		err = guarded(func() (err error) {
+			move()
+			if more = it.Valid(); !more {
+				return nil
+			}
+			key = it.Item().Key()
+			if value, err = it.Item().ValueCopy(value); err != nil {
+				return fmt.Errorf("%w: row %x: %w", ErrDamaged, key, err)
+			}
+			return nil
+		})
+		return more && err == nil, err
+	}
+	more, err := read(func() { it.Seek(start) })
+	for ; more; more, err = read(it.Next) {
 		if len(key) == 1 && key[0] == byte(spaceState) {
 			continue
-		}
-		var err error
-		if value, err = item.ValueCopy(value); err != nil {
-			return fmt.Errorf("%w: row %x: %w", ErrDamaged, key, err)
 		}
 		if err := fn(key, row(value)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return err
 }

@@ -18,7 +18,7 @@ var ErrClosed = errors.New("store is closed")
 var ErrLocked = errors.New("store is in use by another process")
 
 // ErrStopped is returned by every change of a store after a fault, which comes
-// wrapped in it: of the storage, of the log, or a panic. What is on disk is not
+// wrapped in it: of the storage, also where a reading met it, of the log, or a panic. What is on disk is not
 // known any more, and only a restart, which checks, can tell.
 var ErrStopped = errors.New("store stopped after a fault; mend what caused it, then restart the process")
 
@@ -155,7 +155,16 @@ func (s *Store) fail(err error) error {
 		log = log.With("stack", string(p.stack))
 	}
 	log.Error("the store stopped", "error", err)
+	s.rouse() // Run ends
 	return s.failed
+}
+
+// rouse lets Run look.
+func (s *Store) rouse() {
+	select {
+	case s.dirty <- struct{}{}:
+	default:
+	}
 }
 
 // Close writes what was applied, waits for open views and snapshots, closes the

@@ -65,7 +65,7 @@ func (v *view) rowAt(key []byte) (r row, err error) {
 		r, err = getRow(v.base.txn, key)
 		return err
 	})
-	return r, err
+	return r, v.store.fail(err)
 }
 
 // recent gives a row that Badger does not have yet.
@@ -98,7 +98,7 @@ func (v *view) each(prefix, start []byte, fn func(key []byte, r row) error) erro
 		}
 		return nil
 	}
-	err := eachRow(v.base.txn, prefix, start, func(key []byte, r row) error {
+	visit := func(key []byte, r row) error {
 		if err := before(key); err != nil {
 			return err
 		}
@@ -109,9 +109,17 @@ func (v *view) each(prefix, start []byte, fn func(key []byte, r row) error) erro
 			}
 		}
 		return fn(key, r)
+	}
+	var ended error
+	err := eachRow(v.base.txn, prefix, start, func(key []byte, r row) error {
+		ended = visit(key, r)
+		return ended
 	})
-	if err != nil {
-		return err
+	switch {
+	case ended != nil:
+		return ended
+	case err != nil:
+		return v.store.fail(err)
 	}
 	return before(nil)
 }
