@@ -128,18 +128,21 @@ func (s *stored) read(segment *segment, yield func(verify.Entry) bool) error {
 }
 
 // settle finds the end of the last segment. A node may be writing there: what looks like damage is one only if it still
-// looks so a little later.
+// looks so a little later, and no group was written over it meanwhile.
 func (s *stored) settle(segment *segment, last bool) error {
 	if !last {
 		return nil
 	}
 	end, _, err := segment.reach(s.at.size)
-	for range 3 {
+	for range 10 {
 		if bad := new(Damage); !errors.As(err, &bad) || bad.Index < s.at.size {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
-		end, _, err = segment.reach(s.at.size)
+		passed := end.offset
+		if end, _, err = segment.reach(s.at.size); errors.Is(err, ErrDamaged) && end.offset > passed {
+			err = nil
+		}
 	}
 	if err == nil {
 		segment.length.Store(end.offset)
