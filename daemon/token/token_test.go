@@ -1,7 +1,6 @@
 package token_test
 
 import (
-	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
@@ -9,10 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -20,8 +16,6 @@ import (
 	"warder/daemon/identity"
 	"warder/daemon/identity/registry"
 	"warder/daemon/token"
-	"warder/keystore/keyring"
-	"warder/keystore/kv"
 )
 
 func TestIssueAndVerify(t *testing.T) {
@@ -47,6 +41,7 @@ func TestIssueAndVerify(t *testing.T) {
 }
 
 // TestOthersCanVerify checks a token by the published keys and the standard library alone.
+
 func TestOthersCanVerify(t *testing.T) {
 	w := newWorld(t)
 	raw, issued := w.issue(t, request())
@@ -186,6 +181,7 @@ func TestRefusals(t *testing.T) {
 }
 
 // TestTimesAreAbsolute: at any clock, with any leeway, a token holds from its issue to its end and at no other time.
+
 func TestTimesAreAbsolute(t *testing.T) {
 	w := newWorld(t)
 	raw, claims := w.issue(t, request())
@@ -264,6 +260,7 @@ func TestIssueRefuses(t *testing.T) {
 }
 
 // TestStrictPayload: even with the right signature, a payload has one spelling.
+
 func TestStrictPayload(t *testing.T) {
 	w := newWorld(t)
 	asked := request()
@@ -294,239 +291,8 @@ func TestStrictPayload(t *testing.T) {
 	}
 }
 
-func TestRotation(t *testing.T) {
-	w := newWorld(t)
-	old, _ := w.issue(t, request())
-	if err := w.service.Rotate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	keys := func() int {
-		t.Helper()
-		published, err := w.service.JWKS()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return strings.Count(string(published), `"kid"`)
-	}
-	if n := keys(); n != 2 {
-		t.Fatalf("%d keys are published; want the next one beside the first", n)
-	}
-	header := func(raw string) string { text, _, _ := strings.Cut(raw, "."); return text }
-	if raw, _ := w.issue(t, request()); header(raw) != header(old) {
-		t.Error("the new key signs before every node can have seen it")
-	}
-	w.now = noon.Add(3 * time.Minute)
-	fresh, _ := w.issue(t, request())
-	if header(fresh) == header(old) {
-		t.Error("the old key signs still")
-	}
-	for name, raw := range map[string]string{"old": old, "new": fresh} {
-		if _, err := w.service.Verify(raw, certificate); err != nil {
-			t.Errorf("the %s key's token: %v", name, err)
-		}
-	}
-	w.now = noon.Add(2 * time.Hour)
-	w.service.Sweep(t.Context())
-	if err := w.service.Reload(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if n := keys(); n != 1 {
-		t.Errorf("%d keys are published when the old one's tokens have ended; want 1", n)
-	}
-	if _, err := w.service.Parse(old); !errors.Is(err, token.ErrInvalid) {
-		t.Errorf("a token of a key that is no more: %v; want %v", err, token.ErrInvalid)
-	}
-	for range token.MaxKeys - 1 {
-		if err := w.service.Rotate(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.service.Rotate(t.Context()); !errors.Is(err, token.ErrTooManyKeys) {
-		t.Errorf("rotating without end: %v; want %v", err, token.ErrTooManyKeys)
-	}
-}
-
-func TestKeysAreRotatedByAge(t *testing.T) {
-	w := newWorld(t)
-	before, _ := w.service.JWKS()
-	w.now = noon.Add(31 * 24 * time.Hour)
-	for range 3 { // as by three nodes
-		w.service.Sweep(t.Context())
-	}
-	if err := w.service.Reload(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	after, err := w.service.JWKS()
-	if err != nil || strings.Count(string(after), `"kid"`) != 2 || len(after) <= len(before) {
-		t.Errorf("after 31 days the keys are %s, %v; want one more", after, err)
-	}
-}
-
-func TestUsesAreCounted(t *testing.T) {
-	w := newWorld(t)
-	asked := request()
-	asked.MaxUses = 5
-	_, claims := w.issue(t, asked)
-	var spent, refused atomic.Int64
-	var running sync.WaitGroup
-	for range 40 {
-		running.Go(func() {
-			switch err := w.service.Spend(t.Context(), claims); {
-			case err == nil:
-				spent.Add(1)
-			case errors.Is(err, token.ErrUsedUp):
-				refused.Add(1)
-			default:
-				t.Error(err)
-			}
-		})
-	}
-	running.Wait()
-	if spent.Load() != 5 || refused.Load() != 35 {
-		t.Errorf("%d uses were taken and %d refused; want 5 and 35", spent.Load(), refused.Load())
-	}
-	_, unlimited := w.issue(t, request())
-	for range 10 {
-		if err := w.service.Spend(t.Context(), unlimited); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func TestExpiredRecordsAreSwept(t *testing.T) {
-	w := newWorld(t)
-	asked := request()
-	asked.MaxUses = 1
-	raw, claims := w.issue(t, asked)
-	if err := w.service.Spend(t.Context(), claims); err != nil {
-		t.Fatal(err)
-	}
-	// A revocation asks for a year; no token lives that long.
-	if err := w.service.Revoke(t.Context(), operator, claims.ID, noon.AddDate(1, 0, 0)); err != nil {
-		t.Fatal(err)
-	}
-	count := func() (n int) {
-		t.Helper()
-		err := w.db.View(t.Context(), func(tx *kv.Tx) error {
-			for _, prefix := range []string{"token-revoked", "token-counted"} {
-				for _, err := range tx.Scan(kv.K(prefix)) {
-					if err != nil {
-						return err
-					}
-					n++
-				}
-			}
-			uses, err := tx.Counter(kv.K("token-uses", claims.ID))
-			n += int(uses)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	w.service.Sweep(t.Context())
-	if n := count(); n != 3 {
-		t.Errorf("%d records before the end; want the revocation, the counter and its end", n)
-	}
-	if _, err := w.service.Verify(raw, certificate); !errors.Is(err, token.ErrRevoked) {
-		t.Errorf("after a sweep before its end: %v; want %v", err, token.ErrRevoked)
-	}
-	w.now = noon.Add(2 * time.Hour)
-	w.service.Sweep(t.Context())
-	if n := count(); n != 0 {
-		t.Errorf("%d records remain long after the end", n)
-	}
-	for _, id := range []string{"", "x", strings.Repeat("A", 32), claims.ID + "0", strings.Repeat("z", 32)} {
-		if err := w.service.Revoke(t.Context(), operator, id, noon); !errors.Is(err, token.ErrBadRequest) {
-			t.Errorf("Revoke(%q) = %v; want %v", id, err, token.ErrBadRequest)
-		}
-	}
-}
-
-func TestSealedNodeKnowsNoToken(t *testing.T) {
-	w := newWorld(t)
-	raw, claims := w.issue(t, request())
-	if _, err := w.service.Verify(raw, certificate); err != nil {
-		t.Fatal(err)
-	}
-	w.holder.Clear()
-	if err := w.service.Reload(t.Context()); !errors.Is(err, keyring.ErrSealed) || !errors.Is(w.service.Problem(), keyring.ErrSealed) {
-		t.Errorf("load: %v, problem: %v; want %v", err, w.service.Problem(), keyring.ErrSealed)
-	}
-	_, _, issueErr := w.service.Issue(request())
-	_, verifyErr := w.service.Verify(raw, certificate)
-	_, keysErr := w.service.JWKS()
-	for _, err := range []error{issueErr, verifyErr, keysErr, w.service.Live(claims)} {
-		if !errors.Is(err, keyring.ErrSealed) {
-			t.Errorf("sealed: %v; want %v", err, keyring.ErrSealed)
-		}
-	}
-}
-
 // TestARevocationReachesAsFarAsItsCaller revokes the id of one token as several principals.
-func TestARevocationReachesAsFarAsItsCaller(t *testing.T) {
-	name := identity.MustName
-	subject := bot.Principal
-	colleague, stranger := subject, operator
-	colleague.Name, stranger.Namespace = name("colleague"), name("elsewhere")
-	local := identity.Principal{Kind: identity.Operator, Namespace: subject.Namespace, Name: name("local")}
-	for by, want := range map[identity.Principal]error{subject: token.ErrRevoked, local: token.ErrRevoked, operator: token.ErrRevoked, colleague: nil, stranger: nil} {
-		w := newWorld(t)
-		raw, claims := w.issue(t, request())
-		if err := w.service.Revoke(t.Context(), by, claims.ID, claims.ExpiresAt()); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.service.Verify(raw, certificate); !errors.Is(err, want) {
-			t.Errorf("revoked by %s: %v; want %v", by, err, want)
-		}
-	}
-}
 
 // TestACallerWhoGivesUpHarmsNobody: a change whose caller goes away while it is read back leaves the keys in force.
-func TestACallerWhoGivesUpHarmsNobody(t *testing.T) {
-	w := newWorld(t)
-	raw, _ := w.issue(t, request())
-	gone, leave := context.WithCancel(t.Context())
-	leave()
-	if err := w.service.Reload(gone); err == nil {
-		t.Fatal("a reload went on without its caller")
-	}
-	if _, err := w.service.Verify(raw, certificate); err != nil || w.service.Problem() != nil {
-		t.Errorf("after a reload that was given up: %v, %v", err, w.service.Problem())
-	}
-}
 
 // TestNodesFollow: what one node revokes or rotates, another that runs refuses or knows.
-func TestNodesFollow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		other := w.serve(t, "cluster-a", 0)
-		var running sync.WaitGroup
-		defer running.Wait()
-		ctx, stop := context.WithCancel(t.Context())
-		defer stop()
-		running.Go(func() { _ = other.Run(ctx) })
-		synctest.Wait()
-		raw, claims := w.issue(t, request())
-		if _, err := other.Verify(raw, certificate); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.service.Revoke(t.Context(), operator, claims.ID, claims.ExpiresAt()); err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if _, err := other.Verify(raw, certificate); !errors.Is(err, token.ErrRevoked) {
-			t.Errorf("revoked at another node: %v; want %v", err, token.ErrRevoked)
-		}
-		if err := w.service.Rotate(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		w.now = noon.Add(4 * time.Minute)
-		fresh, _ := w.issue(t, request())
-		synctest.Wait()
-		if _, err := other.Verify(fresh, certificate); err != nil {
-			t.Errorf("by another node's new key: %v", err)
-		}
-	})
-}
