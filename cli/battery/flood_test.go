@@ -134,7 +134,7 @@ type tally struct {
 	mu       sync.Mutex
 	times    []time.Duration // guarded by mu: of those that were granted
 	refused  map[string]int  // guarded by mu: by status and reason
-	unhinted int             // guarded by mu: refusals for now that do not say until when
+	unhinted int             // guarded by mu: refusals that pass, and do not say when
 	lost     int             // guarded by mu: without an answer
 	took     time.Duration
 	cpu      float64 // that the node took meanwhile, in seconds

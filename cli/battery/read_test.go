@@ -56,7 +56,7 @@ func TestReadErrors(t *testing.T) {
 			}
 			names := func() bool {
 				wrote := victim.Wrote(t)[before:]
-				return strings.Contains(wrote, "input/output error") || strings.Contains(wrote, "fault address") // of a mapped file
+				return strings.Contains(wrote, "input/output error") || strings.Contains(wrote, "the store stopped") // a mapped file has no other error than its fault
 			}
 			if !one.running {
 				town.Eventually(t, "the node names its disk's fault, and stops or refuses", time.Minute, func() error {

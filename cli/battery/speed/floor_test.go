@@ -146,7 +146,7 @@ func floorD(t testing.TB, dir string, long time.Duration) float64 {
 // ownTime is what this process has used of the processors.
 func ownTime(t testing.TB) time.Duration {
 	t.Helper()
-	runtime.GC() // nothing of before is to be paid for now
+	runtime.GC() // what was before is not to be paid for in what follows
 	var used unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
 		t.Fatal(err)
