@@ -186,8 +186,7 @@ func (m *member) run(ctx context.Context) error {
 	m.logger.Info("the node runs", "cluster", m.home.Load().ClusterName, "api", fmt.Sprint(door.Addresses()), "peers", m.node.cfg.Cluster.Advertise)
 	err = group.Wait()
 	stopRaft()
-	m.raft = nil // Run has closed it
-	return errors.Join(err, <-raftEnd, m.close())
+	return errors.Join(err, <-raftEnd, m.closeStorage()) // the cluster layer has closed itself
 }
 
 // ignoreEnd drops the error of a service that ended because it was told to.
@@ -198,12 +197,19 @@ func ignoreEnd(ctx context.Context, err error) error {
 	return err
 }
 
-// close closes what is open, in the opposite order of opening.
+// close closes what was opened and did not run, in the opposite order of opening.
 func (m *member) close() error {
-	var errs []error
+	var err error
 	if m.raft != nil {
-		errs = append(errs, m.raft.Close())
+		err = m.raft.Close()
 	}
+	return errors.Join(err, m.closeStorage())
+}
+
+// closeStorage closes what is below the cluster layer. The parts stay where they are: peers that connect, and the local
+// socket, ask the member until the node has ended.
+func (m *member) closeStorage() error {
+	var errs []error
 	if m.store != nil {
 		errs = append(errs, m.store.Close())
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -62,5 +64,46 @@ func TestStoppingRefusesNobodyForGood(t *testing.T) {
 	}
 	if err := run.end(); err != nil {
 		t.Errorf("the node ended with %v", err)
+	}
+}
+
+// TestANodeIsAskedUntilItsEnd: whoever watches a node asks it while its parts close, by the socket, which outlives the
+// member. An answer takes none of what has been let go.
+func TestANodeIsAskedUntilItsEnd(t *testing.T) {
+	n := newTestNode(t, "one")
+	run := n.launch(t)
+	n.found(t)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(n.cfg.DataDir, "warder.sock"))
+	}
+	watcher := &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 4}}
+	defer watcher.CloseIdleConnections()
+	var all sync.WaitGroup
+	watch := func(method, path, body string) {
+		for {
+			request, err := http.NewRequestWithContext(t.Context(), method, "http://socket"+path, strings.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			request.Header.Set("Content-Type", "application/json")
+			response, err := watcher.Do(request)
+			if err != nil {
+				return // it has ended
+			}
+			_ = response.Body.Close()
+		}
+	}
+	for range 4 {
+		all.Go(func() { watch(http.MethodGet, "/readyz", "") })
+		all.Go(func() { watch(http.MethodPost, "/warder.v1.SystemService/GetStatus", "{}") })
+	}
+	n.serves(t)
+	if err := run.end(); err != nil {
+		t.Errorf("the node ended with %v", err)
+	}
+	all.Wait()
+	if text := n.output.String(); strings.Contains(text, "panic") {
+		t.Errorf("a watcher met a panic: %s", text)
 	}
 }
