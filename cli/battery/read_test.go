@@ -56,7 +56,8 @@ func TestReadErrors(t *testing.T) {
 			}
 			names := func() bool {
 				wrote := victim.Wrote(t)[before:]
-				return strings.Contains(wrote, "input/output error") || strings.Contains(wrote, "the store stopped") // a mapped file has no other error than its fault
+				// A mapped file has no other error than its fault, and in a goroutine of Badger's the runtime's word for it is the last.
+				return strings.Contains(wrote, "input/output error") || strings.Contains(wrote, "the store stopped") || strings.Contains(wrote, "unexpected fault address")
 			}
 			if !one.running {
 				town.Eventually(t, "the node names its disk's fault, and stops or refuses", time.Minute, func() error {
@@ -67,9 +68,10 @@ func TestReadErrors(t *testing.T) {
 				})
 			}
 			crew.Await(t, 60)
-			// One that runs may have in memory all that it is asked for. What it answers is judged with the rest.
-			if failed := p.fails(t, victim) == nil; one.running && failed != names() {
-				t.Errorf("the node fails: %t; it names the fault: %t\n%s", failed, names(), victim.Log())
+			// One that runs may have in memory all that it is asked for, or need what it could not read no more. What it answers
+			// is judged with the rest.
+			if one.running && p.fails(t, victim) == nil && !names() {
+				t.Errorf("the node fails, and does not say why:\n%s", victim.Log())
 			}
 			t.Logf("stopped: %t", victim.Ended() != nil)
 			victim.Kill()
