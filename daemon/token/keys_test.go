@@ -101,6 +101,7 @@ func TestSealedNodeKnowsNoToken(t *testing.T) {
 	}
 }
 
+// TestNodesFollow: what one node revokes or rotates, another that runs refuses or knows.
 func TestNodesFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -96,6 +96,7 @@ func TestExpiredRecordsAreSwept(t *testing.T) {
 	}
 }
 
+// TestARevocationReachesAsFarAsItsCaller revokes the id of one token as several principals.
 func TestARevocationReachesAsFarAsItsCaller(t *testing.T) {
 	name := identity.MustName
 	subject := bot.Principal
@@ -114,6 +115,7 @@ func TestARevocationReachesAsFarAsItsCaller(t *testing.T) {
 	}
 }
 
+// TestACallerWhoGivesUpHarmsNobody: a change whose caller goes away while it is read back leaves the keys in force.
 func TestACallerWhoGivesUpHarmsNobody(t *testing.T) {
 	w := newWorld(t)
 	raw, _ := w.issue(t, request())

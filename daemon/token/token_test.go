@@ -41,7 +41,6 @@ func TestIssueAndVerify(t *testing.T) {
 }
 
 // TestOthersCanVerify checks a token by the published keys and the standard library alone.
-
 func TestOthersCanVerify(t *testing.T) {
 	w := newWorld(t)
 	raw, issued := w.issue(t, request())
@@ -181,7 +180,6 @@ func TestRefusals(t *testing.T) {
 }
 
 // TestTimesAreAbsolute: at any clock, with any leeway, a token holds from its issue to its end and at no other time.
-
 func TestTimesAreAbsolute(t *testing.T) {
 	w := newWorld(t)
 	raw, claims := w.issue(t, request())
@@ -260,7 +258,6 @@ func TestIssueRefuses(t *testing.T) {
 }
 
 // TestStrictPayload: even with the right signature, a payload has one spelling.
-
 func TestStrictPayload(t *testing.T) {
 	w := newWorld(t)
 	asked := request()
@@ -290,9 +287,3 @@ func TestStrictPayload(t *testing.T) {
 		}
 	}
 }
-
-// TestARevocationReachesAsFarAsItsCaller revokes the id of one token as several principals.
-
-// TestACallerWhoGivesUpHarmsNobody: a change whose caller goes away while it is read back leaves the keys in force.
-
-// TestNodesFollow: what one node revokes or rotates, another that runs refuses or knows.
