@@ -62,7 +62,7 @@ $(BIN)/.golangci-%:
 	@touch $@
 
 lint: tools $(BIN)/.golangci-$(lastword $(subst @, ,$(GOLANGCI))) ## vet, golangci-lint, and buf's lint of the API
-	go vet -tags battery ./...
+	go vet -tags battery,root ./...
 	$(BIN)/golangci-lint run ./...
 	$(BIN)/buf lint
 
@@ -84,7 +84,7 @@ e2e: build deps ## real processes: the battery of faults in its short form, and 
 	deploy/demo/demo
 
 faults: deps deps-faults ## the battery of faults in its long form: at most an hour, as root; RUN= names tests, SEED= repeats
-	$(ROOT) env WARDER_SEED=$(SEED) go test -tags battery -count 1 -timeout 70m -v -run '$(RUN)' ./cli/battery
+	$(ROOT) env WARDER_SEED=$(SEED) go test -tags battery,root -count 1 -timeout 70m -v -run '$(RUN)' ./cli/battery
 
 bench: deps ## the tables of docs/performance.md, side by side with their floors: 30 minutes on an idle machine; RUN= names some
 	@mkdir -p $(BUILD) && rm -f $(BUILD)/performance.md

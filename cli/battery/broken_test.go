@@ -4,12 +4,8 @@ package battery_test
 
 import (
 	"errors"
-	"fmt"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"warder/cli/battery/town"
 	"warder/cli/battery/work"
@@ -78,39 +74,4 @@ func TestBroken(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestBrokenSync is the fifth: a build that skips fsync loses its state when the power of all nodes is cut at once, and
-// says so itself, or the history does.
-func TestBrokenSync(t *testing.T) {
-	needsRoot(t)
-	root, err := exec.Command("go", "env", "GOROOT").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := town.Build(t,
-		town.Edit{File: "keystore/kv/generation.go", Old: "WithSyncWrites(sync)", New: "WithSyncWrites(sync && false)"},
-		town.Edit{File: filepath.Join(strings.TrimSpace(string(root)), "src", "os", "file_posix.go"), Old: "if e := f.pfd.Fsync(); e != nil {", New: "if e := error(nil); e != nil {"},
-	)
-	p := &powered{disks: map[*town.Node]*town.Disk{}}
-	p.Town = town.New(t, town.Plan{Binary: binary, Prepare: p.prepare("ext4", 400)})
-	crew := work.Start(t, p.Town)
-	crew.Await(t, 100)
-	for _, n := range p.Nodes {
-		p.disks[n].Cut(t)
-	}
-	for _, n := range p.Nodes {
-		n.Kill()
-		p.disks[n].Unmount(t)
-		p.disks[n].Mount(t)
-		n.Launch(t)
-	}
-	town.Eventually(t, "a node names what it lost", time.Minute, func() error {
-		for _, n := range p.Nodes {
-			if said := n.Wrote(t); strings.Contains(said, "were lost") || strings.Contains(said, "damaged") {
-				return nil
-			}
-		}
-		return fmt.Errorf("all nodes go on as if nothing had happened")
-	})
 }

@@ -4,6 +4,7 @@ package battery_test
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -97,5 +98,36 @@ func twinStops(t *testing.T, twin *town.Node) {
 	})
 	if !strings.Contains(twin.Wrote(t), "a copy") {
 		t.Errorf("it does not say why it stopped:\n%s", twin.Log())
+	}
+}
+
+// TestYesterdaysDisk puts back an old copy of one node's data. It takes nothing from what the cluster acknowledged; the
+// one thing that only that node had, its newer audit records, is missed by name.
+func TestYesterdaysDisk(t *testing.T) {
+	at := town.New(t, town.Plan{})
+	victim := at.Others(at.Leader(t))[0]
+	old := filepath.Join(victim.Dir, "yesterday")
+	crew := work.Start(t, at)
+	crew.Await(t, 20)
+	victim.Stop()
+	replaceDir(t, victim.Data, old)
+	victim.Start(t)
+	crew.Await(t, 60)
+	victim.Kill()
+	replaceDir(t, old, victim.Data)
+	victim.Start(t)
+	at.Ready(t, victim)
+	crew.Await(t, 20)
+	named := false
+	for _, finding := range crew.Findings(t) {
+		text := finding.Error()
+		ours := strings.Contains(text, "which node "+victim.ID+" answered, has 0 records") || strings.Contains(text, "audit")
+		named = named || ours
+		if !ours {
+			t.Error(finding)
+		}
+	}
+	if !named {
+		t.Error("nobody missed the records that the old copy lacks")
 	}
 }

@@ -1,11 +1,10 @@
-//go:build battery
+//go:build battery && root
 
 package battery_test
 
 import (
 	"errors"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +16,6 @@ import (
 // TestDisk takes away what one node needs of its disk, callers at work. The node stops, or refuses, and says why; the
 // others go on; it serves again when the disk is mended and it is started.
 func TestDisk(t *testing.T) {
-	needsRoot(t)
 	p := newPowered(t, "ext4", 300)
 	crew := work.Start(t, p.Town)
 	for name, fault := range map[string]func(t *testing.T, d *town.Disk) (mend func()){
@@ -59,7 +57,6 @@ func TestDisk(t *testing.T) {
 // TestDiskErrors has every fsync of a node fail, and then every one take long: a node whose fsync failed stops, because
 // nobody knows what it has; one whose disk stalls lets another lead.
 func TestDiskErrors(t *testing.T) {
-	needsRoot(t)
 	for name, inject := range map[string]string{
 		"fsync fails":  "inject=fsync,fdatasync:error=EIO:when=200+",
 		"fsync stalls": "inject=fsync,fdatasync:delay_enter=10000000:when=200",
@@ -90,36 +87,5 @@ func TestDiskErrors(t *testing.T) {
 			at.Ready(t, victim)
 			crew.Finish(t)
 		})
-	}
-}
-
-// TestYesterdaysDisk puts back an old copy of one node's data. It takes nothing from what the cluster acknowledged; the
-// one thing that only that node had, its newer audit records, is missed by name.
-func TestYesterdaysDisk(t *testing.T) {
-	at := town.New(t, town.Plan{})
-	victim := at.Others(at.Leader(t))[0]
-	old := filepath.Join(victim.Dir, "yesterday")
-	crew := work.Start(t, at)
-	crew.Await(t, 20)
-	victim.Stop()
-	replaceDir(t, victim.Data, old)
-	victim.Start(t)
-	crew.Await(t, 60)
-	victim.Kill()
-	replaceDir(t, old, victim.Data)
-	victim.Start(t)
-	at.Ready(t, victim)
-	crew.Await(t, 20)
-	named := false
-	for _, finding := range crew.Findings(t) {
-		text := finding.Error()
-		ours := strings.Contains(text, "which node "+victim.ID+" answered, has 0 records") || strings.Contains(text, "audit")
-		named = named || ours
-		if !ours {
-			t.Error(finding)
-		}
-	}
-	if !named {
-		t.Error("nobody missed the records that the old copy lacks")
 	}
 }

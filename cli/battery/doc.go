@@ -7,6 +7,7 @@
 //	go test -tags battery ./cli/battery -run Crash            # one family
 //	WARDER_SEED=42 go test -tags battery ./cli/battery -run TestCrash/leader
 //
-// It wants Linux and root, for mounts and network namespaces. The nodes are in package town, the callers, their history
+// It wants Linux. What mounts file systems or makes network namespaces, and so wants root, has the build tag root beside
+// battery, and is not in the short form. The nodes are in package town, the callers, their history
 // and its checks in package work; the schedules of faults are the tests here.
 package battery

@@ -1,4 +1,4 @@
-//go:build battery
+//go:build battery && root
 
 package battery_test
 
@@ -16,7 +16,6 @@ const narrow = 64
 // TestNetworkSlow delays and narrows the links between nodes, and lets links hang, callers at work at every node. A
 // majority goes on: with slow links among it where the nodes were told of them. When the links are as before all serve.
 func TestNetworkSlow(t *testing.T) {
-	needsRoot(t)
 	near, apart := append(slownesses(), hangs()...), append(slownesses(), everywhere(), hangs()[0])
 	for _, distance := range []struct {
 		name, roundTrip string

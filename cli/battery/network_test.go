@@ -1,4 +1,4 @@
-//go:build battery
+//go:build battery && root
 
 package battery_test
 
@@ -13,7 +13,6 @@ import (
 // TestNetwork parts nodes from each other, loses what they send and pulls their plugs, callers at work at every node: at
 // those of the minority, too. When the network is whole again all serve, by themselves.
 func TestNetwork(t *testing.T) {
-	needsRoot(t)
 	net := town.NewNetwork(t)
 	at := town.New(t, town.Plan{Prepare: net.Prepare})
 	crew := work.Start(t, at)

@@ -1,9 +1,12 @@
-//go:build battery
+//go:build battery && root
 
 package battery_test
 
 import (
+	"fmt"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,18 +60,9 @@ func (p *powered) cut(t *testing.T, victims ...*town.Node) {
 	}
 }
 
-// needsRoot keeps what mounts file systems or makes network namespaces to the long form, which is run as root.
-func needsRoot(t *testing.T) {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("mounts and network namespaces need root: make faults")
-	}
-}
-
 // TestPower cuts the power of nodes at any moment, callers at work: of the leader, of any one, and of all at once.
 // Everything that was acknowledged is there afterwards, and every node starts.
 func TestPower(t *testing.T) {
-	needsRoot(t)
 	for _, kind := range []string{"ext4", "xfs"} {
 		t.Run(kind, func(t *testing.T) {
 			p := newPowered(t, kind, 400)
@@ -89,4 +83,38 @@ func TestPower(t *testing.T) {
 			crew.Finish(t)
 		})
 	}
+}
+
+// TestBrokenSync is the fifth: a build that skips fsync loses its state when the power of all nodes is cut at once, and
+// says so itself, or the history does.
+func TestBrokenSync(t *testing.T) {
+	root, err := exec.Command("go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := town.Build(t,
+		town.Edit{File: "keystore/kv/generation.go", Old: "WithSyncWrites(sync)", New: "WithSyncWrites(sync && false)"},
+		town.Edit{File: filepath.Join(strings.TrimSpace(string(root)), "src", "os", "file_posix.go"), Old: "if e := f.pfd.Fsync(); e != nil {", New: "if e := error(nil); e != nil {"},
+	)
+	p := &powered{disks: map[*town.Node]*town.Disk{}}
+	p.Town = town.New(t, town.Plan{Binary: binary, Prepare: p.prepare("ext4", 400)})
+	crew := work.Start(t, p.Town)
+	crew.Await(t, 100)
+	for _, n := range p.Nodes {
+		p.disks[n].Cut(t)
+	}
+	for _, n := range p.Nodes {
+		n.Kill()
+		p.disks[n].Unmount(t)
+		p.disks[n].Mount(t)
+		n.Launch(t)
+	}
+	town.Eventually(t, "a node names what it lost", time.Minute, func() error {
+		for _, n := range p.Nodes {
+			if said := n.Wrote(t); strings.Contains(said, "were lost") || strings.Contains(said, "damaged") {
+				return nil
+			}
+		}
+		return fmt.Errorf("all nodes go on as if nothing had happened")
+	})
 }

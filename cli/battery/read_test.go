@@ -1,4 +1,4 @@
-//go:build battery
+//go:build battery && root
 
 package battery_test
 
@@ -21,7 +21,6 @@ import (
 // the system's memory; and when it is started, with nothing of one of its folders there. The node refuses or stops, and names
 // the fault, where it needs what it cannot read; the others go on; on the mended disk it serves.
 func TestReadErrors(t *testing.T) {
-	needsRoot(t)
 	p := &powered{disks: map[*town.Node]*town.Disk{}}
 	p.Town = town.New(t, town.Plan{Prepare: p.on(func(t testing.TB) *town.Disk { return town.NewFrailDisk(t, "ext4", 300) })})
 	crew := work.Start(t, p.Town)
