@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	warderv1 "warder/api/warder/v1"
@@ -79,6 +80,7 @@ func TestANodeIsAskedUntilItsEnd(t *testing.T) {
 	watcher := &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 4}}
 	defer watcher.CloseIdleConnections()
 	var all sync.WaitGroup
+	var answers atomic.Int64
 	watch := func(method, path, body string) {
 		for {
 			request, err := http.NewRequestWithContext(t.Context(), method, "http://socket"+path, strings.NewReader(body))
@@ -92,6 +94,7 @@ func TestANodeIsAskedUntilItsEnd(t *testing.T) {
 				return // it has ended
 			}
 			_ = response.Body.Close()
+			answers.Add(1)
 		}
 	}
 	for range 4 {
@@ -103,7 +106,7 @@ func TestANodeIsAskedUntilItsEnd(t *testing.T) {
 		t.Errorf("the node ended with %v", err)
 	}
 	all.Wait()
-	if text := n.output.String(); strings.Contains(text, "panic") {
-		t.Errorf("a watcher met a panic: %s", text)
+	if text := n.output.String(); answers.Load() == 0 || strings.Contains(text, "panic") {
+		t.Errorf("%d answers, and the node said: %s", answers.Load(), text)
 	}
 }
